@@ -1,0 +1,37 @@
+"""evamm: the EVA family of vision models as one OpenMMLab-style framework.
+
+Importing this package is quick, silent and offline: no torch, no OpenMMLab library. The names of
+`evamm.apis` are reachable from here and load what they need when they are first touched.
+"""
+
+from importlib import import_module
+
+from evamm import compat
+from evamm.version import __version__
+
+_API_NAMES = (
+    'FeatureExtractor',
+    'ImageClassificationInferencer',
+    'get_model',
+    'inference_model',
+    'list_models',
+)
+
+__all__ = ['__version__', *_API_NAMES]
+
+
+def _register_model_index() -> None:
+    import_module('evamm.apis.hub').register_model_index()
+
+
+compat.install(model_index_callback=_register_model_index)
+
+
+def __getattr__(name: str) -> object:
+    if name in _API_NAMES:
+        return getattr(import_module('evamm.apis'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_API_NAMES})

@@ -1,0 +1,1 @@
+"""Model names, building and inference."""

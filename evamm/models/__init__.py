@@ -1,0 +1,1 @@
+"""The trunk and everything built on it."""
