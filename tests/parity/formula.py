@@ -1,0 +1,63 @@
+"""Weights and inputs of the golden tensors, from a formula.
+
+The golden files hold outputs of the official code only; whoever checks them makes the weights and
+inputs again with `tensor`. Every tensor depends on its name and shape alone. The numbers come from
+the raw 64-bit stream of PCG64, which numpy promises never to change (the distributions built on it
+carry no such promise), so the files stay valid on any numpy.
+"""
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Gains are chosen so that a mistake anywhere shows in the output: attention is far from uniform
+# (large q and k), and tokens stay so small that the eps of a norm matters in the sixth digit.
+_GAINS = (('attn.qkv.weight', 1.5), ('_proj.weight', 1.5), ('mlp.w', 0.4), ('mlp.fc', 0.4),
+          ('attn.proj.weight', 0.1), ('patch_embed.proj.weight', 0.1))
+
+
+def uniform(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Reproducible numbers with mean 0 and variance 1, uniform in +-sqrt(3).
+
+    Args:
+        name: seeds the stream through its CRC-32.
+        shape: shape of the result.
+
+    Returns:
+        fp32 tensor of that shape.
+    """
+    raw = np.random.PCG64(zlib.crc32(name.encode())).random_raw(int(np.prod(shape, dtype=int)))
+    unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
+    return torch.from_numpy(((2 * unit - 1) * 3 ** 0.5).astype(np.float32)).reshape(shape)
+
+
+def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The weight called `name`, scaled by what it is: matrix, norm, bias or token.
+
+    Args:
+        name: key in the state dict of the official model.
+        shape: its shape there.
+
+    Returns:
+        fp32 tensor of that shape.
+    """
+    values = uniform(name, tuple(shape))
+    if 'rope' in name:  # what a file stores here must never be used
+        return values
+    if name.endswith(('token', 'pos_embed')):
+        return 0.1 * values
+    if 'gamma' in name:
+        return 0.5 + 0.1 * values
+    if len(shape) == 1:
+        is_norm_weight = 'norm' in name or 'ln' in name.rsplit('.', 2)[-2]
+        if is_norm_weight and name.endswith('weight'):
+            return 1 + 0.2 * values
+        return 0.05 * values
+    gain = next((g for part, g in _GAINS if part in name), 1.0)
+    return gain / float(np.prod(shape[1:])) ** 0.5 * values
+
+
+def state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Weights for a list of keys and shapes."""
+    return {name: tensor(name, tuple(shape)) for name, shape in shapes.items()}
