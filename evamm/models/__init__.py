@@ -1,1 +1,5 @@
 """The trunk and everything built on it."""
+
+from .backbones import EVAViT
+
+__all__ = ['EVAViT']

@@ -1,0 +1,5 @@
+"""Registered trunks."""
+
+from .eva_vit import EVAViT
+
+__all__ = ['EVAViT']

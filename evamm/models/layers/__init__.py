@@ -1,0 +1,26 @@
+"""Plain PyTorch layers of the EVA trunks. They know no registry and no config."""
+
+from .attention import Attention
+from .block import Block
+from .drop_path import DropPath
+from .ffn import MLP, SwiGLU
+from .norm import LayerNorm
+from .patch_embed import PatchEmbed
+from .pos_embed import resize_pos_embed
+from .rope import apply_rope, rope_table
+from .window import window_partition, window_unpartition
+
+__all__ = [
+    'MLP',
+    'Attention',
+    'Block',
+    'DropPath',
+    'LayerNorm',
+    'PatchEmbed',
+    'SwiGLU',
+    'apply_rope',
+    'resize_pos_embed',
+    'rope_table',
+    'window_partition',
+    'window_unpartition',
+]

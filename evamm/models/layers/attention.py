@@ -1,0 +1,64 @@
+"""Multi-head self-attention of the EVA trunks."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .norm import LayerNorm
+from .rope import apply_rope
+
+
+class Attention(nn.Module):
+    """Self-attention with one packed QKV product and optional rotary positions.
+
+    Args:
+        embed_dims: Width D.
+        num_heads: Number of heads h; each has d = D / h channels.
+        qkv_bias: ``'qv'`` stores a bias for q and v only (a bias on k cannot change a softmax),
+            ``'qkv'`` one for all three, ``'none'`` none.
+        inner_norm: LayerNorm before the output projection (EVA-02-CLIP towers).
+    """
+
+    def __init__(
+        self, embed_dims: int, num_heads: int, *, qkv_bias: str = 'qv', inner_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias == 'qkv')
+        if qkv_bias == 'qv':
+            self.q_bias = nn.Parameter(torch.zeros(embed_dims))
+            self.v_bias = nn.Parameter(torch.zeros(embed_dims))
+        else:
+            self.q_bias = self.v_bias = None
+        self.norm = LayerNorm(embed_dims) if inner_norm else nn.Identity()
+        self.proj = nn.Linear(embed_dims, embed_dims)
+
+    def _packed_bias(self) -> Tensor | None:
+        if self.q_bias is None:
+            return self.qkv.bias
+        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))  # [3 * D]
+
+    def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
+        """Attends over all tokens.
+
+        Args:
+            x: Tokens, [B, N, D].
+            rope: Table of :func:`rope_table` for these N tokens, or None.
+
+        Returns:
+            Tensor of shape [B, N, D].
+        """
+        qkv = F.linear(x, self.qkv.weight, self._packed_bias())  # [B, N, 3 * D]
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, h, d]
+        if rope is None:
+            q, k, v = qkv.unbind(2)  # [B, N, h, d] each
+        else:
+            # split and unbind, not indexing: their backward is one concatenation.
+            qk, v = qkv.split((2, 1), dim=2)
+            q, k = apply_rope(qk, rope).unbind(2)
+            v = v.squeeze(2)
+        x = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        )  # [B, h, N, d]
+        x = x.transpose(1, 2).flatten(2)  # [B, N, D]
+        return self.proj(self.norm(x))

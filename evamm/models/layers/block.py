@@ -1,0 +1,94 @@
+"""The transformer block shared by every EVA model and task."""
+
+import torch
+from torch import Tensor, nn
+
+from .attention import Attention
+from .drop_path import DropPath
+from .ffn import MLP, SwiGLU
+from .norm import LayerNorm
+from .window import window_partition, window_unpartition
+
+
+class Block(nn.Module):
+    """Attention and FFN with residual connections.
+
+    Pre-norm: ``x + f(norm(x))``. Post-norm (EVA-02-CLIP-E): ``x + norm(f(x))``.
+
+    Args:
+        embed_dims: Width D.
+        num_heads: Attention heads.
+        ffn_hidden_dims: Hidden width of the FFN.
+        ffn: ``'swiglu'`` or ``'mlp'``.
+        ffn_norm: LayerNorm inside SwiGLU.
+        attn_norm: LayerNorm inside attention.
+        qkv_bias: ``'qv'``, ``'qkv'`` or ``'none'``.
+        post_norm: Normalise after the sublayers.
+        drop_path_rate: Stochastic depth of both sublayers.
+        layer_scale: Initial value of the per-channel residual gains; None for no gains.
+        window_size: Side of the attention window in tokens; 0 for global attention.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        ffn_hidden_dims: int,
+        *,
+        ffn: str = 'swiglu',
+        ffn_norm: bool = False,
+        attn_norm: bool = False,
+        qkv_bias: str = 'qv',
+        post_norm: bool = False,
+        drop_path_rate: float = 0.0,
+        layer_scale: float | None = None,
+        window_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.post_norm = post_norm
+        self.window_size = window_size
+        self.norm1 = LayerNorm(embed_dims)
+        self.attn = Attention(embed_dims, num_heads, qkv_bias=qkv_bias, inner_norm=attn_norm)
+        self.norm2 = LayerNorm(embed_dims)
+        if ffn == 'swiglu':
+            self.mlp = SwiGLU(embed_dims, ffn_hidden_dims, norm=ffn_norm)
+        else:
+            self.mlp = MLP(embed_dims, ffn_hidden_dims)
+        self.drop_path = DropPath(drop_path_rate)
+        if layer_scale is None:
+            self.gamma_1 = self.gamma_2 = None
+        else:
+            self.gamma_1 = nn.Parameter(torch.full((embed_dims,), float(layer_scale)))
+            self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale)))
+
+    def _attend(self, x: Tensor, rope: Tensor | None, grid: tuple[int, int] | None) -> Tensor:
+        if not self.window_size:
+            return self.attn(x, rope)
+        x, padded = window_partition(x, grid, self.window_size)
+        return window_unpartition(self.attn(x, rope), grid, padded, self.window_size)
+
+    def forward(
+        self, x: Tensor, rope: Tensor | None = None, grid: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Runs the block.
+
+        Args:
+            x: Tokens, [B, N, D].
+            rope: Table for the tokens that attend to each other: the whole sequence, or one
+                window for a windowed block.
+            grid: (h, w) of the patch tokens; needed by windowed blocks only.
+
+        Returns:
+            Tensor of shape [B, N, D].
+        """
+        if self.post_norm:
+            attended = self.norm1(self._attend(x, rope, grid))
+        else:
+            attended = self._attend(self.norm1(x), rope, grid)
+        if self.gamma_1 is not None:
+            attended = attended * self.gamma_1
+        x = x + self.drop_path(attended)
+        hidden = self.norm2(self.mlp(x)) if self.post_norm else self.mlp(self.norm2(x))
+        if self.gamma_2 is not None:
+            hidden = hidden * self.gamma_2
+        return x + self.drop_path(hidden)
