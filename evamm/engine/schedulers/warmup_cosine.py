@@ -1,0 +1,155 @@
+"""The learning-rate curve of every official EVA recipe, in closed form."""
+
+import math
+
+from mmengine.optim import OptimWrapper
+from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType, _ParamScheduler
+
+from evamm.registry import PARAM_SCHEDULERS
+
+
+def warmup_cosine(
+    step: int, *, total_steps: int, warmup_steps: int, peak: float, eta_min: float
+) -> float:
+    """Value of the official schedule at one optimizer step.
+
+    A line from 0 to ``peak`` that includes both ends, so that step 0 has value 0 and the steps
+    ``warmup_steps - 1`` and ``warmup_steps`` both have the peak; then a half cosine over the
+    remaining steps that ends one step before it would reach ``eta_min``. Source: ``utils.py``
+    (``cosine_scheduler``) of EVA-01 and EVA-02.
+    """
+    if step < warmup_steps:
+        return peak * step / (warmup_steps - 1) if warmup_steps > 1 else 0.0
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return eta_min + 0.5 * (peak - eta_min) * (1 + math.cos(math.pi * progress))
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupCosineLR(_ParamScheduler):
+    """Linear warm-up from 0, then cosine: one value per optimizer step, in closed form.
+
+    mmengine steps its schedulers once per iteration, also while gradients are being accumulated.
+    This one counts optimizer steps: it reads the accumulation count from the optimizer wrapper and
+    holds the value during a window, so every optimizer step has exactly the official rate.
+
+    A group's peak is its initial ``lr`` (layer decay included), its floor ``eta_min * lr_scale``:
+    the official "schedule value x lr_scale" for every group.
+
+    Args:
+        optimizer: Optimizer or optimizer wrapper.
+        warmup: Length of the warm-up, in epochs if ``by_epoch``, else in iterations.
+        eta_min: Value the cosine falls towards, for a group with ``lr_scale`` 1.
+        begin: First epoch or iteration of the schedule.
+        end: Epoch or iteration after the last one; the runner fills in the end of the training.
+        by_epoch: Whether ``warmup``, ``begin`` and ``end`` are epochs. Needs
+            ``convert_to_iter_based=True`` beside it in the config, because the value changes with
+            every optimizer step.
+        last_step: Index of the last iteration seen; -1 for a new run.
+        verbose: Print every value.
+
+    Raises:
+        ValueError: Epochs without ``convert_to_iter_based``, or a warm-up that leaves no cosine.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerType,
+        warmup: float = 0,
+        eta_min: float = 0.0,
+        begin: int = 0,
+        end: int = INF,
+        by_epoch: bool = True,
+        last_step: int = -1,
+        verbose: bool = False,
+    ) -> None:
+        if by_epoch:
+            raise ValueError(
+                'WarmupCosineLR changes with every optimizer step: add '
+                'convert_to_iter_based=True to it in param_scheduler, or give its warmup, begin '
+                'and end in iterations with by_epoch=False.'
+            )
+        if not 0 <= warmup < end - begin:
+            raise ValueError(
+                f'WarmupCosineLR: warmup must be between 0 and the length of the schedule '
+                f'({end - begin} iterations), found {warmup:g}. Train longer or warm up less.'
+            )
+        self.warmup = int(warmup)
+        self.eta_min = eta_min
+        super().__init__(
+            optimizer,
+            param_name='lr',
+            begin=begin,
+            end=end,
+            last_step=last_step,
+            by_epoch=False,
+            verbose=verbose,
+        )
+
+    @classmethod
+    def build_iter_from_epoch(
+        cls,
+        optimizer: OptimizerType,
+        epoch_length: int,
+        warmup: float = 0,
+        eta_min: float = 0.0,
+        begin: float = 0,
+        end: float = INF,
+        by_epoch: bool = True,
+        last_step: int = -1,
+        verbose: bool = False,
+    ) -> 'WarmupCosineLR':
+        """Build from epochs; ``epoch_length`` is the number of iterations of one.
+
+        mmengine calls this for ``convert_to_iter_based=True``.
+        """
+        return cls(
+            optimizer,
+            warmup=round(warmup * epoch_length),
+            eta_min=eta_min,
+            begin=round(begin * epoch_length),
+            end=end if end == INF else round(end * epoch_length),
+            by_epoch=False,
+            last_step=last_step,
+            verbose=verbose,
+        )
+
+    @property
+    def accumulation(self) -> int:
+        """Iterations per optimizer step."""
+        if isinstance(self.optimizer, OptimWrapper):
+            return self.optimizer._accumulative_counts
+        return 1
+
+    def _get_value(self) -> list[float]:
+        counts = self.accumulation
+        # The last window may be a short one, hence the ceiling.
+        total_steps = -(-(self.end - self.begin) // counts)
+        warmup_steps = self.warmup // counts
+        return [
+            warmup_cosine(
+                self.last_step // counts,
+                total_steps=total_steps,
+                warmup_steps=warmup_steps,
+                peak=base_value,
+                eta_min=self.eta_min * group.get('lr_scale', 1.0),
+            )
+            for base_value, group in zip(
+                self.base_values, self.optimizer.param_groups, strict=True
+            )
+        ]
+
+    def step(self) -> None:
+        """Set the value of the next iteration in every group.
+
+        Replaces mmengine's step, which warns when several iterations pass before the first
+        optimizer step; with accumulation that is the normal course.
+        """
+        self._global_step += 1
+        if self.begin <= self._global_step < self.end:
+            self.last_step += 1
+            for index, (group, value) in enumerate(
+                zip(self.optimizer.param_groups, self._get_value(), strict=True)
+            ):
+                group['lr'] = value
+                self.print_value(self.verbose, index, value)
+        self._last_value = [group['lr'] for group in self.optimizer.param_groups]
