@@ -1,0 +1,72 @@
+"""Arithmetic of a forward pass, from the numbers of an architecture.
+
+Two conventions are in use and differ by under 1 %, see the two functions. Neither counts
+element-wise work such as RoPE, SiLU or the residual adds.
+"""
+
+from .variants import EVAArch, resolve_arch
+
+
+def _tokens(arch: EVAArch, img_size: int, patch_size: int | None) -> tuple[int, int]:
+    patch_size = patch_size or arch.patch_size
+    if img_size % patch_size:
+        raise ValueError(f'img_size={img_size} is no multiple of patch_size={patch_size}.')
+    return 1 + (img_size // patch_size) ** 2, patch_size
+
+
+def count_macs(
+    arch: str | dict | EVAArch,
+    img_size: int,
+    patch_size: int | None = None,
+    *,
+    num_classes: int = 0,
+) -> int:
+    """Multiply-accumulates of all matrix products of one forward pass of one image.
+
+    One multiply-accumulate is two FLOPs: twice this value is what
+    ``torch.utils.flop_counter.FlopCounterMode`` counts. A training step costs three times a
+    forward pass.
+
+    Args:
+        arch: Name or fields of an architecture.
+        img_size: Side of the (square) input in pixels.
+        patch_size: Side of a patch; None for the released one.
+        num_classes: Rows of the classifier; 0 for the trunk alone.
+
+    Raises:
+        ValueError: If the image is no whole number of patches.
+    """
+    arch = resolve_arch(arch)
+    tokens, patch_size = _tokens(arch, img_size, patch_size)
+    dims = arch.embed_dims
+    embed = (tokens - 1) * 3 * patch_size**2 * dims
+    qkv_and_proj = 4 * tokens * dims**2
+    attention = 2 * tokens**2 * dims
+    ffn = (3 if arch.ffn == 'swiglu' else 2) * tokens * dims * arch.ffn_hidden_dims
+    return embed + arch.depth * (qkv_and_proj + attention + ffn) + dims * num_classes
+
+
+def count_table_macs(
+    arch: str | dict | EVAArch, img_size: int, patch_size: int | None = None
+) -> int:
+    """The figure that mmpretrain's tables print as "FLOPs" for the trunk of a classifier.
+
+    It is :func:`count_macs` of the trunk without the classifier, plus 5 for every element that a
+    LayerNorm normalises (the rule of mmengine's ``get_model_complexity_info``). The metafiles of
+    evamm use it, so that their figures can be compared with those tables.
+
+    Args:
+        arch: Name or fields of an architecture.
+        img_size: Side of the (square) input in pixels.
+        patch_size: Side of a patch; None for the released one.
+
+    Raises:
+        ValueError: If the image is no whole number of patches.
+    """
+    arch = resolve_arch(arch)
+    tokens, _ = _tokens(arch, img_size, patch_size)
+    per_token = 2 * arch.embed_dims
+    per_token += arch.embed_dims * arch.attn_norm + arch.ffn_hidden_dims * arch.ffn_norm
+    # `fc_norm` sees only the mean of the patch tokens.
+    normalised = arch.depth * tokens * per_token + arch.embed_dims
+    return count_macs(arch, img_size, patch_size) + 5 * normalised
