@@ -1,8 +1,8 @@
 """Absolute position embeddings at any grid."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-import torch
 
 
 def resize_pos_embed(
