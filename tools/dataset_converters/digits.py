@@ -1,0 +1,40 @@
+"""Write the digits (5,000 real MNIST images) in the on-disk format of each task.
+
+Example:
+    python tools/dataset_converters/digits.py data/digits
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from evamm.datasets.digits import TASKS, DigitsUnavailableError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('out', type=Path, help='folder that gets one folder per task')
+    parser.add_argument(
+        '--task', nargs='+', choices=sorted(TASKS), default=sorted(TASKS),
+        help='tasks to write data for (default: all)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the split (default: 0)')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    for task in args.task:
+        start = time.monotonic()
+        try:
+            written = TASKS[task](args.out, seed=args.seed)
+        except (DigitsUnavailableError, FileExistsError) as error:
+            print(f'error: {error}', file=sys.stderr)
+            return 1
+        state = f'written in {time.monotonic() - start:.1f} s' if written else 'up to date'
+        print(f'{args.out / task}: {state}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
