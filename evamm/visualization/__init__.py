@@ -1,1 +1,1 @@
-"""Visualizers."""
+"""Pictures: predictions, contact sheets, features and attention. Nothing here loads a model."""

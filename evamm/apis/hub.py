@@ -1,0 +1,82 @@
+"""The models of evamm under mmpretrain's own functions.
+
+After `register_model_index`, `mmpretrain.list_models`, `mmpretrain.get_model` and
+`mmpretrain.inference_model` know our names, and loading a checkpoint into one of our models goes
+through `evamm.checkpoints`: any dialect, resized where needed, never unpickling code.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evamm.apis.model_index import index_root, load_entries
+
+# Modules that hold a reference to mmengine's `load_checkpoint` under that name.
+_LOADER_MODULES = ('mmengine.runner.checkpoint', 'mmengine.runner', 'mmpretrain.apis.base')
+
+
+def register_model_index(root: Path | None = None) -> None:
+    """Makes mmpretrain know the models of evamm. Calling it again changes nothing.
+
+    Args:
+        root: Folder of model-index.yml; by default evamm's own, wherever it is installed.
+
+    Raises:
+        ValueError: Another package has registered one of our names.
+    """
+    from mmpretrain.apis.model import ModelHub
+
+    _route_checkpoints()
+    root = index_root() if root is None else root
+    index_path = root / 'model-index.yml'
+    entries = load_entries(root)
+    # mmpretrain refuses a name that it already has, even from the same file.
+    registered = [name for name in entries if ModelHub.has(name)]
+    for name in registered:
+        if Path(ModelHub._models_dict[name].config) != entries[name].config.absolute():
+            raise ValueError(
+                f'mmpretrain already has a model named {name}, from '
+                f'{ModelHub._models_dict[name].filepath}; evamm cannot register its own.')
+    if registered:
+        return
+    ModelHub.register_model_index(index_path, config_prefix=root)
+    for name, entry in entries.items():
+        if name != entry.name.lower():
+            ModelHub._models_dict[name] = ModelHub._models_dict[entry.name.lower()]
+
+
+def _route_checkpoints() -> None:
+    """Puts our loader before mmengine's `load_checkpoint`, for models with an EVA trunk only."""
+    import mmengine.runner.checkpoint
+
+    original = mmengine.runner.checkpoint.load_checkpoint
+    if not hasattr(original, '_evamm_original'):
+        original = _make_loader(original)
+    for name in _LOADER_MODULES:
+        if name in sys.modules:
+            sys.modules[name].load_checkpoint = original
+
+
+def _make_loader(original: Callable[..., dict]) -> Callable[..., dict]:
+    @functools.wraps(original)
+    def load_checkpoint(model: Any, filename: str | os.PathLike, map_location: Any = None,
+                        strict: bool = False, logger: Any = None,
+                        revise_keys: list[tuple[str, str]] = [(r'^module\.', '')]) -> dict:  # noqa: B006 (mmengine's signature)
+        if not _has_trunk(model):
+            return original(model, filename, map_location, strict, logger, revise_keys)
+        from evamm.apis.model import load_weights
+
+        return {'meta': load_weights(model, filename)}
+
+    load_checkpoint._evamm_original = original
+    return load_checkpoint
+
+
+def _has_trunk(model: Any) -> bool:
+    trunk_module = sys.modules.get('evamm.models.backbones.eva_vit')
+    if trunk_module is None:  # then no such model can exist
+        return False
+    return any(isinstance(module, trunk_module.EVAViT) for module in model.modules())

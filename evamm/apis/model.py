@@ -1,0 +1,214 @@
+"""Building a model from its name, a config file or a Config."""
+
+import copy
+import os
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+
+from evamm import compat
+from evamm.apis.model_index import ModelEntry, find_entry
+from evamm.apis.transforms import set_img_size
+from evamm.checkpoints import fetch_weights, load_checkpoint
+
+compat.install()
+compat.require('mmpretrain')
+
+
+def load_config(model: str | os.PathLike | Config) -> tuple[Config, ModelEntry | None]:
+    """The config of a model name, of a config file (.py) or of a Config (copied).
+
+    Returns:
+        The config, and what the metafile says if a name was given.
+
+    Raises:
+        ValueError: Unknown name.
+        FileNotFoundError: No such config file.
+    """
+    if isinstance(model, Config):
+        return copy.deepcopy(model), None
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(f'A model is given by its name, a config path or a Config, found '
+                        f'{type(model).__name__}.')
+    name = os.fspath(model)
+    if name.endswith('.py'):
+        if not os.path.isfile(name):
+            raise FileNotFoundError(f'There is no config file at {name}')
+        return Config.fromfile(name), None
+    entry = find_entry(name)
+    return Config.fromfile(entry.config), entry
+
+
+def get_model(model: str | os.PathLike | Config,
+              pretrained: bool | str | os.PathLike = False,
+              device: str | torch.device | None = None,
+              *,
+              img_size: int | None = None,
+              num_classes: int | None = None,
+              backbone: dict[str, Any] | None = None,
+              neck: dict[str, Any] | None = None,
+              head: dict[str, Any] | None = None,
+              train_cfg: dict[str, Any] | None = None,
+              prefer_ema: bool = True) -> BaseModel:
+    """Builds a model in evaluation mode, with or without released weights.
+
+    Args:
+        model: Model name or alias (see `evamm.list_models`), config path (.py) or Config.
+        pretrained: True for the weights named in the metafile (downloaded once, then cached; a
+            config gives its `load_from`); a path or an address of a checkpoint in any dialect
+            (official, timm, open_clip, mmpretrain, evamm); False for random weights drawn as in
+            the official code.
+        device: Where to put the model. 'meta' builds it without memory, for counting.
+        img_size: Another input size in pixels; position embeddings are resized on loading and the
+            model's transforms follow.
+        num_classes: Another number of classes; the pretrained head is then left out and a new one
+            starts from random weights. 0 builds the model without a head.
+        backbone: Further settings of the backbone, merged into the config.
+        neck: The same for the neck.
+        head: The same for the head.
+        train_cfg: The same for `train_cfg`, e.g. the batch augmentations.
+        prefer_ema: Take the averaged weights of a checkpoint that has both kinds. The published
+            accuracy belongs to them.
+
+    Returns:
+        The model. `model(x)` gives logits [B, num_classes] (features if it has no head) and
+        `model.extract_feat(x)` the features, for normalised images x [B, 3, H, W].
+
+    Raises:
+        ValueError: Unknown name, or no weights are known for `pretrained=True`.
+        CheckpointError: The checkpoint cannot be read or does not fit.
+
+    Example:
+        >>> model = evamm.get_model('eva02-tiny-p14_in21k-pre_3rdparty_in1k', pretrained=True)
+        >>> model(torch.rand(1, 3, 336, 336)).shape
+        torch.Size([1, 1000])
+    """
+    config, entry = load_config(model)
+    overrides = dict(backbone=backbone, neck=neck, head=head, train_cfg=train_cfg)
+    config.merge_from_dict(
+        {'model': {key: value for key, value in overrides.items() if value is not None}})
+    if img_size is not None:
+        set_img_size(config, img_size)
+    if num_classes is not None:
+        _set_num_classes(config, num_classes)
+    if config.model.get('data_preprocessor') is None:
+        config.model.data_preprocessor = config.get('data_preprocessor')
+
+    weights = _find_weights(pretrained, config, entry)
+    on_meta = device is not None and torch.device(device).type == 'meta'
+    if weights is not None and on_meta:
+        raise ValueError("device='meta' holds no weights; use it with pretrained=False.")
+    built = _build(config, on_meta=on_meta)
+    meta: dict[str, Any] = {}
+    if weights is not None:
+        _init_around_trunk(built)
+        sha256 = entry.sha256 if entry is not None and pretrained is True else None
+        meta = load_weights(built, weights, sha256=sha256, prefer_ema=prefer_ema)
+    elif not on_meta:
+        built.init_weights()
+    if device is not None and not on_meta:
+        built.to(device)
+    # The attribute names are mmpretrain's, so that its inferencers and tools take our models.
+    built._config = config
+    built._metainfo = entry
+    built._dataset_meta = _dataset_meta(meta, config)
+    return built.eval()
+
+
+def load_weights(model: BaseModel, weights: str | os.PathLike, *, sha256: str | None = None,
+                 prefer_ema: bool = True) -> dict[str, Any]:
+    """Loads a checkpoint of any dialect, local or by its address, into a model.
+
+    Args:
+        model: Model that contains an EVA trunk.
+        weights: Path, or http(s) address, which is downloaded to the cache.
+        sha256: Expected hash of the file.
+        prefer_ema: Take the averaged weights of a checkpoint that has both kinds.
+
+    Returns:
+        The checkpoint's `meta`, empty for a dialect without it.
+    """
+    path = os.fspath(weights)
+    if path.startswith(('http://', 'https://')):
+        path = os.fspath(fetch_weights(path, sha256=sha256))
+        sha256 = None  # checked by the download
+    return load_checkpoint(model, path, prefer_ema=prefer_ema, sha256=sha256).meta
+
+
+def class_names(model: BaseModel) -> tuple[str, ...] | None:
+    """Names of the classes that `model` predicts, None where they are not known."""
+    names = getattr(model, '_dataset_meta', {}).get('classes')
+    head = getattr(model, 'head', None)
+    wanted = getattr(head, 'num_classes', None)
+    if names is None or wanted is None or len(names) != wanted:
+        return None  # e.g. the ImageNet names of a config whose head was replaced
+    return tuple(names)
+
+
+def _set_num_classes(config: Config, num_classes: int) -> None:
+    if num_classes == 0:
+        config.model.head = None
+    elif config.model.get('head') is None:
+        raise ValueError(
+            f'num_classes={num_classes} needs a head, and the config {config.filename} has none. '
+            "Give one: head=dict(type='LinearClsHead', in_channels=..., num_classes=...).")
+    else:
+        config.model.head.num_classes = num_classes
+
+
+def _find_weights(pretrained: bool | str | os.PathLike, config: Config,
+                  entry: ModelEntry | None) -> str | None:
+    if pretrained is False or pretrained is None:
+        return None
+    if pretrained is not True:
+        return os.fspath(pretrained)
+    weights = entry.weights if entry is not None else config.get('load_from')
+    if not weights:
+        source = f'The model {entry.name}' if entry is not None else 'The config'
+        raise ValueError(
+            f'{source} names no weights for pretrained=True. Give the path of a checkpoint: '
+            "pretrained='/path/to/file'.")
+    return weights
+
+
+def _build(config: Config, *, on_meta: bool) -> BaseModel:
+    from mmpretrain.registry import MODELS
+
+    model_config = copy.deepcopy(config.model)
+    # A training config may start from a pre-trained file. What to load is decided here by
+    # `pretrained` alone.
+    if model_config.get('backbone'):
+        model_config.backbone.pop('init_cfg', None)
+    scope = config.get('default_scope') or 'mmpretrain'
+    with DefaultScope.overwrite_default_scope(scope), torch.device('meta' if on_meta else 'cpu'):
+        return MODELS.build(model_config)
+
+
+def _init_around_trunk(model: BaseModel) -> None:
+    """Random weights for what a checkpoint may lack (a new head); the trunk is always loaded."""
+    for name, child in model.named_children():
+        if name != 'backbone' and hasattr(child, 'init_weights'):
+            child.init_weights()
+
+
+def _dataset_meta(checkpoint_meta: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Class names of the checkpoint, else of the config's test data set, else of its class."""
+    if checkpoint_meta.get('dataset_meta', {}).get('classes'):
+        return dict(checkpoint_meta['dataset_meta'])
+    if checkpoint_meta.get('CLASSES'):  # files of mmcls 0.x
+        return {'classes': checkpoint_meta['CLASSES']}
+    dataset = (config.get('test_dataloader') or {}).get('dataset')
+    while dataset is not None and 'dataset' in dataset:  # RepeatDataset and its kin
+        dataset = dataset['dataset']
+    if dataset is None:
+        return {}
+    if (dataset.get('metainfo') or {}).get('classes'):
+        return dict(dataset['metainfo'])
+    from mmpretrain.registry import DATASETS
+
+    with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmpretrain'):
+        dataset_class = DATASETS.get(dataset['type'])
+    return dict(getattr(dataset_class, 'METAINFO', None) or {})
