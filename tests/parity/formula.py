@@ -32,30 +32,32 @@ def uniform(name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(((2 * unit - 1) * 3 ** 0.5).astype(np.float32)).reshape(shape)
 
 
-def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-    """The weight called `name`, scaled by what it is: matrix, norm, bias or token.
+def scaled(name: str, values: Tensor) -> Tensor:
+    """Scales unit numbers to what the weight called `name` is: matrix, norm, bias or token.
 
     Args:
-        name: key in the state dict of the official model.
-        shape: its shape there.
+        name: key in a state dict.
+        values: numbers with mean 0 and variance 1, in the shape of the weight.
 
     Returns:
-        fp32 tensor of that shape.
+        tensor of the same shape.
     """
-    values = uniform(name, tuple(shape))
     if 'rope' in name:  # what a file stores here must never be used
         return values
     if name.endswith(('token', 'pos_embed')):
         return 0.1 * values
     if 'gamma' in name:
         return 0.5 + 0.1 * values
-    if len(shape) == 1:
-        is_norm_weight = 'norm' in name or 'ln' in name.rsplit('.', 2)[-2]
-        if is_norm_weight and name.endswith('weight'):
-            return 1 + 0.2 * values
-        return 0.05 * values
+    if values.ndim == 1:
+        is_norm = 'norm' in name or 'ln' in name.rsplit('.', 2)[-2]
+        return 1 + 0.2 * values if is_norm and name.endswith('weight') else 0.05 * values
     gain = next((g for part, g in _GAINS if part in name), 1.0)
-    return gain / float(np.prod(shape[1:])) ** 0.5 * values
+    return gain / float(np.prod(values.shape[1:])) ** 0.5 * values
+
+
+def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The weight called `name` of a golden case, fp32."""
+    return scaled(name, uniform(name, tuple(shape)))
 
 
 def state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
