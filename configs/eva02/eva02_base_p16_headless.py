@@ -1,0 +1,13 @@
+"""EVA-02-B trunk, pre-trained with patch 14, patch kernel resized to 16.
+
+For: `eva02_B_pt_in21k_p14to16` of EVA-02/asuka/README.md.
+Use: `evamm.get_model(name, pretrained=True).extract_feat(images)`.
+"""
+
+_base_ = [
+    '../_base_/models/eva_headless.py',
+    '../_base_/datasets/imagenet_224_test.py',
+    '../_base_/default_runtime_cls.py',
+]
+
+model = dict(backbone=dict(arch='eva02-base', patch_size=16, img_size=224))

@@ -1,0 +1,40 @@
+"""EVA-02-L, MIM on Merged-38M, fine-tuned on ImageNet-1K at 448 pixels.
+
+Reproduces: `eva02_L_pt_m38m_ft_in1k_p14` of EVA-02/asuka/README.md.
+Expected: 89.570 % top-1, 98.924 % top-5 (averaged weights).
+Hardware: 8 GPUs (official run: 4 nodes x 8 GPUs x 16 images x 2 accumulation).
+Command: bash tools/dist_train.sh configs/eva02/eva02_large_p14_m38m_8xb16_in1k.py 8
+Total batch: 8 GPUs x 16 images x 8 accumulation = 1024.
+"""
+
+_base_ = [
+    '../_base_/models/eva02/large.py',
+    '../_base_/datasets/imagenet_448.py',
+    '../_base_/schedules/eva_finetune.py',
+    '../_base_/default_runtime_cls.py',
+]
+
+model = dict(
+    backbone=dict(
+        img_size=448,
+        drop_path_rate=0.15,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint=(
+                'https://huggingface.co/Yuxin-CV/EVA-02/resolve/main/'
+                'eva02/pt/eva02_L_pt_m38m_p14.pt'
+            ),
+            mim_norm='discard',
+        ),
+    ),
+    head=dict(loss=dict(label_smooth_val=0.2)),
+)
+
+train_dataloader = dict(batch_size=16)
+optim_wrapper = dict(
+    accumulative_counts=8,
+    optimizer=dict(lr=7e-5),
+    paramwise_cfg=dict(layer_decay_rate=0.8),
+)
+param_scheduler = dict(warmup=3)
+train_cfg = dict(max_epochs=30)

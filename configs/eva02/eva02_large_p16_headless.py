@@ -1,0 +1,14 @@
+"""EVA-02-L trunk, pre-trained with patch 14, patch kernel resized to 16.
+
+For: `eva02_L_pt_in21k_p14to16` and `eva02_L_pt_m38m_p14to16` (Merged-38M) of
+EVA-02/asuka/README.md.
+Use: `evamm.get_model(name, pretrained=True).extract_feat(images)`.
+"""
+
+_base_ = [
+    '../_base_/models/eva_headless.py',
+    '../_base_/datasets/imagenet_224_test.py',
+    '../_base_/default_runtime_cls.py',
+]
+
+model = dict(backbone=dict(arch='eva02-large', patch_size=16, img_size=224))

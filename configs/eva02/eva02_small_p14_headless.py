@@ -1,0 +1,13 @@
+"""EVA-02-S trunk, patch 14, pre-trained by masked image modelling on ImageNet-21K.
+
+For: `eva02_S_pt_in21k_p14` of EVA-02/asuka/README.md.
+Use: `evamm.get_model(name, pretrained=True).extract_feat(images)`.
+"""
+
+_base_ = [
+    '../_base_/models/eva_headless.py',
+    '../_base_/datasets/imagenet_224_test.py',
+    '../_base_/default_runtime_cls.py',
+]
+
+model = dict(backbone=dict(arch='eva02-small', img_size=224))
