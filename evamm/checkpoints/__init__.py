@@ -1,0 +1,38 @@
+"""Checkpoints of the EVA family: every dialect, read safely, written atomically.
+
+Pure functions on state dicts and files; no model class and no OpenMMLab library is imported here.
+"""
+
+from .dialects import DIALECTS, canonicalize, detect_dialect, from_evamm, to_evamm
+from .download import fetch_weights
+from .errors import CheckpointError
+from .fitting import fit_state_dict
+from .loading import load_checkpoint
+from .reading import Checkpoint, file_sha256, read_checkpoint, read_object
+from .report import LoadReport
+from .resize import resize_patch_kernel, resize_pos_embed, resize_rel_pos
+from .wrappers import unwrap
+from .writing import remove_stale_files, write_checkpoint
+
+__all__ = [
+    'DIALECTS',
+    'Checkpoint',
+    'CheckpointError',
+    'LoadReport',
+    'canonicalize',
+    'detect_dialect',
+    'fetch_weights',
+    'file_sha256',
+    'fit_state_dict',
+    'from_evamm',
+    'load_checkpoint',
+    'read_checkpoint',
+    'read_object',
+    'remove_stale_files',
+    'resize_patch_kernel',
+    'resize_pos_embed',
+    'resize_rel_pos',
+    'to_evamm',
+    'unwrap',
+    'write_checkpoint',
+]

@@ -1,0 +1,327 @@
+"""Conversion between evamm's canonical state dict and those of other code bases.
+
+Canonical: the trunk's names without prefix (``blocks.0.attn.qkv.weight``), the classifier or CLIP
+projection as ``head.*``, everything else (text tower, neck, detector heads) under its own name.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError, abbreviate
+from .layouts import Layout, family_of, find_layout, layout_for
+from .resize import square_grid
+from .wrappers import strip_module_prefix
+
+DIALECTS = ('evamm', 'official', 'timm', 'open_clip', 'mmpretrain', 'detectron2')
+
+# Where a trunk may sit in a larger model; where several fit, the first one is meant.
+TRUNK_PREFIXES = ('', 'backbone.', 'visual.trunk.', 'visual.', 'backbone.net.', 'model.')
+
+# What no model keeps in its state dict: (rule, names, why).
+_COMPUTED = (
+    ('rope-tables', re.compile(r'(^|\.)rope(_win|_glb)?\.freqs_(cos|sin)$'),
+     'RoPE is computed from the grid'),
+    ('index-tables', re.compile(r'(^|\.)relative_position_index$'), 'computed from the window'),
+    ('causal-mask', re.compile(r'^(text\.)?attn_mask$'), 'computed from the context length'),
+)
+
+# Before it had its own class, the text tower sat at the top level of EVA-CLIP files.
+_OLD_TEXT = re.compile(r'^(token_embedding\.|positional_embedding$|transformer\.|ln_final\.|'
+                       r'text_projection$)')
+_HEAD_FC = re.compile(r'^head\.fc\.(weight|bias)$')
+
+
+@dataclass
+class Canonical:
+    """A state dict in canonical names, and how it came about."""
+
+    state_dict: dict[str, Tensor]
+    dialect: str
+    prefix: str | None
+    dropped: list[tuple[str, str, str]] = field(default_factory=list)  # (key, rule, why)
+    renamed: int = 0
+
+
+def find_trunk_prefix(names: Iterable[str]) -> str | None:
+    """What stands before the trunk's names (``'backbone.'``, ...), None if there is no trunk."""
+    found = {
+        match.group(1)
+        for name in names
+        if (match := re.match(r'(.*?)patch_embed\.proj(?:ection)?\.weight$', name))
+    }
+    for prefix in TRUNK_PREFIXES:
+        if prefix in found:
+            return prefix
+    return min(found, key=lambda prefix: (len(prefix), prefix)) if found else None
+
+
+def detect_dialect(state_dict: Mapping[str, Tensor]) -> str:
+    """Names the code base that a flat state dict comes from.
+
+    EVA-01 and EVA-L have the same names in evamm, the official code and timm; such a file is
+    called 'evamm'. A state dict without an EVA trunk is 'unknown'.
+    """
+    prefix = find_trunk_prefix(state_dict)
+    if prefix is None:
+        return 'unknown'
+    trunk, _ = _split(state_dict, prefix)
+    return _dialect_of(find_layout(trunk), prefix)
+
+
+def _dialect_of(layout: Layout, prefix: str) -> str:
+    if prefix == 'visual.trunk.':
+        return 'open_clip'
+    if prefix.endswith('backbone.net.'):
+        return 'detectron2'
+    if prefix == 'visual.' and layout.dialect == 'evamm':
+        return 'official'
+    return layout.dialect
+
+
+def _split(
+    state_dict: Mapping[str, Tensor], prefix: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Trunk tensors with names relative to it, and the rest."""
+    trunk, rest = {}, {}
+    for name, value in state_dict.items():
+        if name.startswith(prefix):
+            trunk[name[len(prefix):]] = value
+        else:
+            rest[name] = value
+    return trunk, rest
+
+
+def canonicalize(state_dict: Mapping[str, Tensor], dialect: str | None = None) -> Canonical:
+    """Brings a flat state dict of any dialect into canonical form.
+
+    Args:
+        state_dict: Tensors by name, without wrapper entries.
+        dialect: One of ``DIALECTS`` to read it as; None finds out.
+
+    Raises:
+        CheckpointError: Unknown dialect, a tensor of a split group is missing, or two tensors
+            would get the same name.
+    """
+    if dialect is not None and dialect not in DIALECTS:
+        raise CheckpointError(f'dialect={dialect!r} is unknown; use one of {DIALECTS}.')
+    state_dict = strip_module_prefix(state_dict)
+    out = Canonical({}, 'unknown', find_trunk_prefix(state_dict))
+    kept = {}
+    for name, value in state_dict.items():
+        rule = next(((rule, why) for rule, names, why in _COMPUTED if names.search(name)), None)
+        if rule:
+            out.dropped.append((name, *rule))
+        else:
+            kept[name] = value
+    if out.prefix is None:
+        out.state_dict = kept
+        return out
+
+    everything, _ = _split(state_dict, out.prefix)
+    naming = {'open_clip': 'timm', 'detectron2': 'official'}.get(dialect, dialect)
+    layout = find_layout(everything, naming)
+    out.dialect = dialect or _dialect_of(layout, out.prefix)
+    trunk, rest = _split(kept, out.prefix)
+    joined = _join(trunk, layout)
+    _split_qkv_bias(joined, layout)
+    for name, value in joined.items():
+        _put(out.state_dict, layout.name_in_evamm(name), value)
+    for name, value in rest.items():
+        _put(out.state_dict, _name_of_rest(name, rest, out.prefix), value)
+    out.renamed = sum(name not in out.state_dict for name in kept)
+    return out
+
+
+def _put(target: dict[str, Tensor], name: str, value: Tensor) -> None:
+    if name in target:
+        raise CheckpointError(
+            f'two tensors of the file stand for {name}; it mixes two dialects, convert it by hand.'
+        )
+    target[name] = value
+
+
+def _name_of_rest(name: str, rest: Mapping[str, Tensor], prefix: str) -> str:
+    if match := _HEAD_FC.match(name):
+        return f'head.{match.group(1)}'
+    if prefix.startswith('visual.'):
+        if name == 'text.logit_scale' and 'logit_scale' not in rest:
+            return 'logit_scale'
+        if _OLD_TEXT.match(name):
+            return f'text.{name}'
+    return name
+
+
+def _join(trunk: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """Stacks split tensors (q, k, v; the two SwiGLU branches) under their evamm names."""
+    out = dict(trunk)
+    blocks = sorted({int(m.group(1)) for name in trunk if (m := re.match(r'blocks\.(\d+)\.', name))})
+    for ours, theirs in layout.joins:
+        for block in blocks:
+            parts = [part.replace('#', str(block)) for part in theirs]
+            absent = [part for part in parts if part not in out]
+            if len(absent) == len(parts):
+                continue
+            if absent:
+                raise CheckpointError(
+                    f'{abbreviate(absent)} is missing beside '
+                    f'{abbreviate(part for part in parts if part in out)}; the file is incomplete, '
+                    'get it again.'
+                )
+            _put(out, ours.replace('#', str(block)), torch.cat([out.pop(part) for part in parts]))
+    return out
+
+
+def _split_qkv_bias(trunk: dict[str, Tensor], layout: Layout) -> None:
+    """mmpretrain's EVA-02 has one bias for q, k and v; the k part is zero in converted files."""
+    if layout.dialect != 'mmpretrain' or layout.family == 'mlp':
+        return
+    for name in [name for name in trunk if name.endswith('.attn.qkv.bias')]:
+        q_bias, k_bias, v_bias = trunk[name].chunk(3)
+        if not k_bias.any():
+            del trunk[name]
+            trunk[name.replace('qkv.bias', 'q_bias')] = q_bias
+            trunk[name.replace('qkv.bias', 'v_bias')] = v_bias
+
+
+def to_evamm(state_dict: Mapping[str, Tensor], dialect: str | None = None) -> dict[str, Tensor]:
+    """A flat state dict of any dialect in canonical evamm names; RoPE tables are left out.
+
+    Args:
+        state_dict: Tensors by name, without wrapper entries.
+        dialect: One of ``DIALECTS``; None finds out.
+
+    Raises:
+        CheckpointError: See :func:`canonicalize`.
+    """
+    return canonicalize(state_dict, dialect).state_dict
+
+
+def from_evamm(
+    state_dict: Mapping[str, Tensor],
+    dialect: str,
+    *,
+    rope: bool | None = None,
+    head_dims: int = 64,
+) -> dict[str, Tensor]:
+    """A canonical state dict in the names of another code base.
+
+    Nothing is left out, so that the way back gives the same bits.
+
+    Args:
+        state_dict: Canonical tensors by name.
+        dialect: 'evamm', 'official', 'timm', 'open_clip' or 'mmpretrain'.
+        rope: Write the RoPE tables that the official code and mmpretrain keep in their state
+            dicts; None for every SwiGLU trunk (all released ones with SwiGLU rotate).
+        head_dims: Channels of one attention head, for those tables.
+
+    Raises:
+        CheckpointError: Unknown dialect, no trunk, or a position embedding that is not square
+            where tables are wanted.
+    """
+    if dialect not in DIALECTS or dialect == 'detectron2':
+        raise CheckpointError(f'dialect={dialect!r} cannot be written; use one of {DIALECTS[:-1]}.')
+    if 'patch_embed.proj.weight' not in state_dict:
+        raise CheckpointError(
+            'expected canonical names (patch_embed.proj.weight, ...), found '
+            f'{abbreviate(state_dict)}; call to_evamm first.'
+        )
+    if dialect == 'evamm':
+        return dict(state_dict)
+    clip = [name for name in state_dict if name.startswith('text.') or name == 'logit_scale']
+    others = set(clip)
+    family = family_of(state_dict)
+    layout = layout_for('timm' if dialect == 'open_clip' else dialect, family)
+    prefix = {
+        'official': 'visual.' if clip else '',
+        'timm': 'visual.trunk.' if clip else '',
+        'open_clip': 'visual.trunk.',
+        'mmpretrain': 'backbone.',
+    }[dialect]
+
+    out: dict[str, Tensor] = {}
+    for name, value in state_dict.items():
+        if name in others:
+            out[name] = value
+        elif dialect == 'mmpretrain' and name in ('head.weight', 'head.bias'):
+            out[name.replace('head.', 'head.fc.')] = value
+        else:
+            for part, tensor in _unjoin(name, value, state_dict, layout):
+                out[prefix + layout.name_from_evamm(part)] = tensor
+    wants_tables = dialect in ('official', 'mmpretrain')
+    if wants_tables and (family != 'mlp' if rope is None else rope):
+        blocks = 'layers' if dialect == 'mmpretrain' else 'blocks'
+        out.update(_rope_buffers(state_dict, f'{prefix}rope.', f'{prefix}{blocks}', head_dims))
+    return out
+
+
+def _unjoin(
+    name: str, value: Tensor, state_dict: Mapping[str, Tensor], layout: Layout
+) -> list[tuple[str, Tensor]]:
+    """Splits what a layout keeps apart; joins the bias that mmpretrain's EVA-02 keeps together."""
+    if layout.dialect == 'mmpretrain' and layout.family != 'mlp':
+        if name.endswith('.attn.v_bias'):
+            return []
+        if name.endswith('.attn.q_bias'):
+            v_bias = state_dict[name.replace('q_bias', 'v_bias')]
+            packed = torch.cat((value, torch.zeros_like(value), v_bias))
+            return [(name.replace('q_bias', 'qkv.bias'), packed)]
+    generic = re.sub(r'^blocks\.\d+\.', 'blocks.#.', name)
+    for ours, theirs in layout.joins:
+        if ours == generic:
+            block = name.split('.')[1]
+            parts = value.chunk(len(theirs))
+            return [(part.replace('#', block), parts[i]) for i, part in enumerate(theirs)]
+    return [(name, value)]
+
+
+def official_rope_tables(
+    grid: tuple[int, int], head_dims: int = 64, reference: int = 16
+) -> tuple[Tensor, Tensor]:
+    """The cosine and sine buffers of ``VisionRotaryEmbeddingFast`` (``EVA-02/asuka/rope.py``).
+
+    Args:
+        grid: Patches per column and row.
+        head_dims: Channels d of one head.
+        reference: Side of the pre-training grid.
+
+    Returns:
+        Two fp32 tensors [h * w, d]: row angles in the first half of the channels, column angles in
+        the second, each angle twice in a row.
+    """
+    half = head_dims // 2
+    freqs = 1.0 / (10000 ** (torch.arange(0, half, 2).float() / half))  # [d/4]
+    axes = [
+        torch.outer(torch.arange(side) / side * reference, freqs).repeat_interleave(2, dim=1)
+        for side in grid
+    ]  # [h, d/2], [w, d/2]
+    rows = axes[0][:, None].expand(*grid, half)
+    cols = axes[1][None].expand(*grid, half)
+    angles = torch.cat((rows, cols), dim=-1).flatten(0, 1)  # [h * w, d]
+    return angles.cos(), angles.sin()
+
+
+def _rope_buffers(
+    state_dict: Mapping[str, Tensor], shared: str, blocks: str, head_dims: int
+) -> dict[str, Tensor]:
+    """The tables of the shared module and of every block, in the dtype of the weights."""
+    rows = state_dict['pos_embed'].shape[1] - 1
+    grid = square_grid(rows)
+    if grid is None:
+        raise CheckpointError(
+            f'pos_embed has {rows} patch rows, which is no square; the official code and '
+            'mmpretrain keep square RoPE tables, so resize the file with --img-size first.'
+        )
+    dtype = state_dict['pos_embed'].dtype
+    cos, sin = (table.to(dtype) for table in official_rope_tables(grid, head_dims))
+    numbers = {name.split('.')[1] for name in state_dict if name.startswith('blocks.')}
+    homes = [shared] + [f'{blocks}.{i}.attn.rope.' for i in sorted(numbers, key=int)]
+    # Copies, because safetensors refuses tensors that share memory.
+    return {
+        f'{home}freqs_{kind}': table.clone()
+        for home in homes
+        for kind, table in (('cos', cos), ('sin', sin))
+    }

@@ -1,0 +1,100 @@
+"""Loading a checkpoint of any dialect into a model."""
+
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .dialects import canonicalize, find_trunk_prefix
+from .errors import CheckpointError, abbreviate
+from .fitting import fit_state_dict
+from .reading import Checkpoint, read_checkpoint
+from .report import LoadReport
+
+
+def load_checkpoint(
+    model: nn.Module,
+    path: str | os.PathLike | Checkpoint,
+    *,
+    prefer_ema: bool = True,
+    allow_partial: bool = False,
+    mim_norm: str = 'to_fc_norm',
+    allow_missing: Iterable[str] = (),
+    complete: bool = False,
+    dialect: str | None = None,
+    sha256: str | None = None,
+) -> LoadReport:
+    """Loads an EVA checkpoint of any dialect into a model that contains the trunk.
+
+    The trunk is found under whatever prefix the model has it. Everything is checked before the
+    first tensor is written: after an error the model is as it was.
+
+    Args:
+        model: An ``EVAViT`` or anything around it.
+        path: File, http(s) address, or a checkpoint that was read before.
+        prefer_ema: Take the averaged weights of a file that has both kinds.
+        allow_partial: See :func:`evamm.checkpoints.fit_state_dict`, as for the next three.
+        mim_norm: 'to_fc_norm' or 'discard'.
+        allow_missing: Patterns of tensors that may start fresh.
+        complete: Every tensor of the model must come from the file.
+        dialect: Code base that the file comes from; None finds out.
+        sha256: Expected hash of the file.
+
+    Returns:
+        What was loaded, resized, dropped and left fresh.
+
+    Raises:
+        CheckpointError: The file cannot be read safely or does not fit.
+    """
+    if not isinstance(path, Checkpoint):
+        path = read_checkpoint(path, prefer_ema=prefer_ema, sha256=sha256)
+    target = {name: value for name, value in model.state_dict().items()
+              if isinstance(value, Tensor)}
+    try:
+        canonical = canonicalize(path.state_dict, dialect)
+        fitted, report = fit_state_dict(
+            canonical.state_dict,
+            {name: value.shape for name, value in target.items()},
+            grid=_patch_grid(model, target),
+            mim_norm=mim_norm,
+            allow_missing=allow_missing,
+            allow_partial=allow_partial,
+            complete=complete,
+        )
+        _check_types(fitted, target)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path.path or "checkpoint"}: {error}') from error
+    with torch.no_grad():
+        for name, value in fitted.items():
+            target[name].copy_(value)
+    report.path, report.source, report.meta = path.path, path.source, path.meta
+    report.dialect = canonical.dialect
+    report.dropped = canonical.dropped + report.dropped
+    report.renamed += canonical.renamed
+    return report
+
+
+def _patch_grid(model: nn.Module, target: dict[str, Tensor]) -> tuple[int, int] | None:
+    """The patch grid of the trunk inside a model, None if it does not say."""
+    prefix = find_trunk_prefix(target)
+    if prefix is None:
+        return None
+    grid = getattr(model.get_submodule(prefix.rstrip('.')), 'grid_size', None)
+    return None if grid is None else tuple(grid)
+
+
+def _check_types(fitted: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    on_meta = [name for name in fitted if target[name].is_meta]
+    if on_meta:
+        raise CheckpointError(
+            f'{abbreviate(on_meta, 2)} of the model lies on the meta device and has no memory; '
+            "call model.to_empty(device='cpu') first."
+        )
+    for name, value in fitted.items():
+        kinds = [(t.is_floating_point(), t.is_complex()) for t in (value, target[name])]
+        if kinds[0] != kinds[1]:
+            raise CheckpointError(
+                f'{name} is {value.dtype} in the file and {target[name].dtype} in the model; the '
+                'file is not a checkpoint of this model.'
+            )

@@ -1,0 +1,154 @@
+"""Reading a checkpoint file: what it is, is it whole, and what it holds."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .dialects import detect_dialect
+from .errors import CheckpointError
+from .safetensors_file import load_safetensors, looks_like_safetensors
+from .torch_file import load_torch_file
+from .wrappers import unwrap
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds.
+
+    Args:
+        state_dict: Tensors by name as they are in the file, without wrapper prefixes.
+        source: Entries that led to it, such as 'model_ema'; '' if it is the file itself.
+        meta: The file's ``meta`` entry, or the metadata of a safetensors file.
+        path: Where it was read from.
+    """
+
+    state_dict: dict[str, Tensor]
+    source: str = ''
+    meta: dict[str, Any] = field(default_factory=dict)
+    path: str = ''
+
+    @cached_property
+    def dialect(self) -> str:
+        """Code base that the names come from."""
+        return detect_dialect(self.state_dict)
+
+
+def is_url(path: str | os.PathLike) -> bool:
+    return os.fspath(path).startswith(('http://', 'https://'))
+
+
+def _local(path: str | os.PathLike, sha256: str | None) -> Path:
+    if is_url(path):
+        from .download import fetch_weights
+
+        return fetch_weights(os.fspath(path), sha256=sha256)
+    return Path(path).expanduser()
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """sha256 of a file, as 64 hexadecimal digits."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raises CheckpointError unless the hash of a file begins with ``expected`` (>= 8 digits)."""
+    expected = expected.lower()
+    if len(expected) < 8 or not set(expected) <= set('0123456789abcdef'):
+        raise CheckpointError(f'sha256={expected!r} must be 8 to 64 hexadecimal digits.')
+    found = file_sha256(path)
+    if not found.startswith(expected):
+        raise CheckpointError(
+            f'{path}: expected sha256 {expected}, found {found[:len(expected)]}; the file is '
+            'damaged or another one, get it again.'
+        )
+
+
+def read_object(
+    path: str | os.PathLike, *, sha256: str | None = None, verify: bool = True
+) -> Any:
+    """Reads all that a file holds (for resuming); never runs code from it.
+
+    Args:
+        path: .safetensors, torch zip or legacy torch file, or an http(s) address. The content
+            decides, not the ending.
+        sha256: Expected hash of the file.
+        verify: Check the checksums of a torch zip file.
+
+    Returns:
+        The saved object; for safetensors a dict ``{'state_dict': ..., 'meta': ...}``.
+
+    Raises:
+        CheckpointError: Missing, damaged, hostile or no checkpoint.
+    """
+    path = _local(path, sha256)
+    if not path.is_file():
+        kind = 'is a folder' if path.is_dir() else 'does not exist'
+        raise CheckpointError(f'{path}: {kind}; give the path of a checkpoint file.')
+    try:
+        with path.open('rb') as file:
+            start = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f'{path}: cannot be opened ({error.strerror}).') from error
+    reason = _not_a_checkpoint(start)
+    if reason:
+        raise CheckpointError(
+            f'{path}: expected a .safetensors or torch file, found {reason}; download it again.'
+        )
+    if sha256 is not None:
+        check_sha256(path, sha256)
+    try:
+        if looks_like_safetensors(start):
+            tensors, metadata = load_safetensors(path)
+            return {'state_dict': tensors, 'meta': metadata}
+        return load_torch_file(path, verify=verify)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}.') from error
+
+
+def _not_a_checkpoint(start: bytes) -> str:
+    """What a file is instead, in words; '' if it can be a checkpoint."""
+    text = start.lstrip().lower()
+    if not start:
+        return 'an empty file'
+    if text.startswith((b'<!doctype', b'<html', b'<?xml', b'<head')):
+        return 'a web page (the server answered with a page instead of the file)'
+    if text.startswith(b'version https://git-lfs'):
+        return 'a Git LFS pointer (run git lfs pull)'
+    if start.startswith(b'\x1f\x8b'):
+        return 'a gzip archive (unpack it first)'
+    if start.startswith((b'BZh', b'\xfd7zXZ', b'7z\xbc\xaf')) or start[257:262] == b'ustar':
+        return 'an archive (unpack it first)'
+    if start.startswith((b'\x89HDF', b'\x93NUMPY')):
+        return 'a file of another format'
+    if start.startswith((b'PK\x03\x04', b'\x80')) or looks_like_safetensors(start):
+        return ''
+    printable = all(byte in b'\t\n\r\f' or 32 <= byte < 127 for byte in start)
+    return 'a text file' if printable else 'other data'
+
+
+def read_checkpoint(
+    path: str | os.PathLike, *, prefer_ema: bool = True, sha256: str | None = None
+) -> Checkpoint:
+    """Reads the model weights of a file.
+
+    Args:
+        path: See :func:`read_object`.
+        prefer_ema: Take the averaged weights (``model_ema``) of a file that has both kinds.
+        sha256: Expected hash of the file.
+
+    Raises:
+        CheckpointError: Missing, damaged, hostile, or without model weights.
+    """
+    obj = read_object(path, sha256=sha256)
+    try:
+        state_dict, source = unwrap(obj, prefer_ema=prefer_ema)
+    except CheckpointError as error:
+        raise CheckpointError(f'{os.fspath(path)}: {error}') from error
+    meta = obj.get('meta')
+    return Checkpoint(state_dict, source, meta if isinstance(meta, dict) else {}, os.fspath(path))
