@@ -1,6 +1,16 @@
 """Runner, hooks, optimizers and schedules."""
 
+from .hooks import CheckpointHook, EMAHook, ValRNGHook
 from .optimizers import AmpOptimWrapper, LayerDecayOptimWrapperConstructor
+from .runner import EVARunner
 from .schedulers import WarmupCosineLR
 
-__all__ = ['AmpOptimWrapper', 'LayerDecayOptimWrapperConstructor', 'WarmupCosineLR']
+__all__ = [
+    'AmpOptimWrapper',
+    'CheckpointHook',
+    'EMAHook',
+    'EVARunner',
+    'LayerDecayOptimWrapperConstructor',
+    'ValRNGHook',
+    'WarmupCosineLR',
+]

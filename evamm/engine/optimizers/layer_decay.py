@@ -85,7 +85,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         trunks = find_trunks(module)
         if not trunks:
             raise ValueError(
-                f'LayerDecayOptimWrapperConstructor: no trainable sub-module of '
+                f'LayerDecayOptimWrapperConstructor: no sub-module of '
                 f'{type(module).__name__} has get_layer_depth(name, prefix). Use a backbone that '
                 'has it (evamm.EVAViT, most mmpretrain backbones), or another constructor.'
             )
@@ -136,11 +136,11 @@ def _group_name(group: list[Placement], weight_decay: float) -> str:
 
 def _table(groups: list[dict], *, rule: str, rate: float) -> str:
     width = max(len(group['group_name']) for group in groups)
-    lines = [
-        f'Parameter groups: {len(groups)} (rule {rule}, layer decay {rate:g})',
+    header = (
         f'{"group":<{width}}  {"lr scale":>10}  {"peak lr":>10}  {"weight decay":>12}  '
-        f'{"tensors":>7}  {"parameters":>13}',
-    ]
+        f'{"tensors":>7}  {"parameters":>13}'
+    )
+    lines = [f'Parameter groups: {len(groups)} (rule {rule}, layer decay {rate:g})', header]
     for group in groups:
         lines.append(
             f'{group["group_name"]:<{width}}  {group["lr_scale"]:>10.4g}  {group["lr"]:>10.4g}  '

@@ -40,10 +40,10 @@ class Trunk:
 
 
 def find_trunks(model: nn.Module) -> list[Trunk]:
-    """Sub-modules with ``get_layer_depth`` that have something to train, longest prefix first.
+    """Sub-modules with ``get_layer_depth``, longest prefix first.
 
     Classifiers forward ``get_layer_depth`` to their backbone; the innermost module that offers it
-    is the trunk itself. Frozen ones (teachers) are left out.
+    is the trunk itself. Frozen ones (teachers) are left out, unless all are (linear probing).
     """
     offering = {
         name: module for name, module in model.named_modules() if hasattr(module, 'get_layer_depth')
@@ -51,10 +51,10 @@ def find_trunks(model: nn.Module) -> list[Trunk]:
     trunks = []
     for name, module in offering.items():
         prefix = f'{name}.' if name else ''
-        innermost = not any(other.startswith(prefix) for other in offering if other != name)
-        if innermost and any(param.requires_grad for param in module.parameters()):
+        if not any(other.startswith(prefix) for other in offering if other != name):
             trunks.append(Trunk(prefix, module))
-    return sorted(trunks, key=lambda trunk: -len(trunk.prefix))
+    trainable = [t for t in trunks if any(p.requires_grad for p in t.module.parameters())]
+    return sorted(trainable or trunks, key=lambda trunk: -len(trunk.prefix))
 
 
 def _is_flat(name: str, param: Tensor) -> bool:

@@ -133,9 +133,7 @@ class WarmupCosineLR(_ParamScheduler):
                 peak=base_value,
                 eta_min=self.eta_min * group.get('lr_scale', 1.0),
             )
-            for base_value, group in zip(
-                self.base_values, self.optimizer.param_groups, strict=True
-            )
+            for base_value, group in zip(self.base_values, self.optimizer.param_groups, strict=True)
         ]
 
     def step(self) -> None:

@@ -1,0 +1,170 @@
+"""mmengine's runner on top of evamm's checkpoints."""
+
+import copy
+import os
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.fileio import join_path
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+
+from evamm.checkpoints import load_checkpoint, write_checkpoint
+from evamm.registry import RUNNERS
+
+from . import training_state
+from .find_checkpoint import newest_good_checkpoint, read_training_checkpoint
+
+
+@RUNNERS.register_module()
+class EVARunner(Runner):
+    """Runner that reads any EVA checkpoint, reads safely and writes atomically.
+
+    - ``load_from`` takes a file of any dialect (official, timm, open_clip, mmpretrain, ours). The
+      config key ``load_options`` holds further arguments of
+      :func:`evamm.checkpoints.load_checkpoint`, such as ``dict(prefer_ema=False)``.
+    - Checkpoints hold tensors and plain values only and are read without unpickling code. They
+      appear under their name when they are complete; a failed write leaves the old file.
+    - ``resume`` goes on with the newest checkpoint of the work folder that can be read, and with
+      the random number generators of that moment.
+    - ``auto_scale_lr`` counts gradient accumulation.
+
+    Everything else is :class:`mmengine.runner.Runner`.
+    """
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """Register mmengine's default hooks and the one that shields training from validation."""
+        super().register_default_hooks(hooks)
+        self.register_hook({'type': 'evamm.ValRNGHook'})
+
+    def load_or_resume(self) -> None:
+        """Load or resume as ``load_from`` and ``resume`` say, once."""
+        if self._has_loaded:
+            return
+        if self._resume:
+            filename = self._load_from or self._newest_checkpoint()
+            if filename is not None:
+                self.resume(filename)
+        elif self._load_from is not None:
+            self.load_checkpoint(self._load_from)
+
+    def _newest_checkpoint(self) -> str | None:
+        """The newest readable checkpoint of the work folder, the same one for all processes."""
+        found = [None]
+        if is_main_process():
+            found = [newest_good_checkpoint(self.work_dir)]
+        broadcast_object_list(found)
+        if found[0] is None:
+            self.logger.info(f'No checkpoint in {self.work_dir} yet: a new run begins.')
+        return found[0]
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: object = 'cpu',
+    ) -> None:
+        """Go on with the run that wrote ``filename``.
+
+        Args:
+            filename: Checkpoint of a training run.
+            resume_optimizer: Take the optimizer state too.
+            resume_param_scheduler: Take the state of the schedules too.
+            map_location: Not used; files are read on the CPU and every part finds its device.
+
+        Raises:
+            CheckpointError: The file cannot be read or is not a training checkpoint.
+        """
+        training_state.restore(
+            self,
+            read_training_checkpoint(filename),
+            resume_optimizer=resume_optimizer,
+            resume_param_scheduler=resume_param_scheduler,
+        )
+        self._has_loaded = True
+        self.logger.info(f'Resumed from {filename} at epoch {self.epoch}, iteration {self.iter}.')
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: object = 'cpu',
+        strict: bool = False,
+        revise_keys: list | None = None,
+    ) -> dict:
+        """Load the weights of a file of any dialect into the model.
+
+        Args:
+            filename: Checkpoint file.
+            map_location: Not used; files are read on the CPU.
+            strict: Not used; what may be missing is decided by ``load_options``.
+            revise_keys: Not used; names are translated by dialect.
+
+        Returns:
+            ``dict(state_dict=...)`` with the weights as they are in the model now.
+
+        Raises:
+            CheckpointError: The file cannot be read or does not fit the model.
+        """
+        model = training_state.bare_model(self)
+        report = load_checkpoint(model, filename, **self.cfg.get('load_options', {}))
+        self.logger.info(f'Loaded {filename}\n{report}')
+        checkpoint = {'state_dict': model.state_dict()}
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        self._has_loaded = True
+        return checkpoint
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Write the state of the run to ``out_dir/filename``, completely or not at all.
+
+        Called by every process; the first one writes. Arguments are those of
+        :meth:`mmengine.runner.Runner.save_checkpoint`; ``out_dir`` is a local folder.
+
+        Raises:
+            CheckpointError: The file cannot be written; an older one of that name is unharmed.
+        """
+        meta = copy.copy(meta or {})
+        # The loop counts an epoch (iteration) as done after the hooks that save have run.
+        meta.setdefault('epoch', self.epoch + 1 if by_epoch else self.epoch)
+        meta.setdefault('iter', self.iter if by_epoch else self.iter + 1)
+        checkpoint = training_state.collect(
+            self,
+            meta=meta,
+            save_optimizer=save_optimizer,
+            save_param_scheduler=save_param_scheduler,
+        )
+        if is_main_process():
+            path = join_path(out_dir, filename, backend_args=backend_args)
+            os.makedirs(out_dir, exist_ok=True)
+            write_checkpoint(checkpoint, path)
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """Scale the rates by total batch / ``base_batch_size``, if ``enable`` is set.
+
+        The total batch counts processes and accumulation; mmengine forgets the latter.
+        """
+        if not auto_scale_lr or not auto_scale_lr.get('enable', False):
+            return
+        counts = getattr(optim_wrapper, '_accumulative_counts', 1)
+        self.logger.info(
+            f'auto_scale_lr: every optimizer step sees {self.world_size} process(es) x batch size '
+            f'x {counts} accumulated iteration(s).'
+        )
+        base_batch_size = auto_scale_lr['base_batch_size']
+        before = [group['lr'] for group in optim_wrapper.param_groups]
+        super().scale_lr(
+            optim_wrapper, {**auto_scale_lr, 'base_batch_size': base_batch_size / counts}
+        )
+        settings = getattr(optim_wrapper, 'base_param_settings', None)
+        if settings is not None and before[0]:
+            # The rate of the log line, which mmengine leaves unscaled.
+            settings['lr'] *= optim_wrapper.param_groups[0]['lr'] / before[0]

@@ -1,0 +1,102 @@
+"""What the training and the testing tool share: from arguments to a runner."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from evamm.checkpoints import CheckpointError
+
+from .preflight import DatasetNotFoundError, WeightsNotFoundError
+
+
+class UsageError(ValueError):
+    """Something the user asked for cannot be done; the message is one sentence."""
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every OpenMMLab tool that runs a config."""
+    parser.add_argument('--work-dir', help='folder for logs, results and checkpoints')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config: a.b=1 a.c="[x,y]" (no spaces inside a value)',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    parser.add_argument(
+        '--no-pin-memory', action='store_true', help='switch pin_memory off in all data loaders'
+    )
+    # torch.distributed.launch passes it; torchrun sets the environment variable instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(path: str, args: argparse.Namespace) -> Config:
+    """Read a config; apply ``--cfg-options``, set the launcher and the work folder.
+
+    The folder is, in this order: ``--work-dir``, ``work_dir`` of the config,
+    ``./work_dirs/<name of the config>``.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    if not Path(path).is_file():
+        raise UsageError(f'config {path} does not exist (looked for {Path(path).absolute()}).')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(path)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    return cfg
+
+
+def set_loader_defaults(cfg: Config, keys: tuple[str, ...], **forced: bool) -> None:
+    """Fill in what OpenMMLab tools add to every data loader; ``forced`` values win."""
+    for key in keys:
+        if cfg.get(key) is None:
+            continue
+        loader = ConfigDict(pin_memory=True, persistent_workers=True)
+        if cfg.get('default_scope') == 'mmpretrain':
+            loader.collate_fn = {'type': 'default_collate'}
+        loader.update(deepcopy(cfg[key]))
+        loader.update(forced)
+        # torch refuses or warns about what cannot be done here.
+        loader.pin_memory = loader.pin_memory and torch.cuda.is_available()
+        loader.persistent_workers = loader.persistent_workers and loader.get('num_workers', 0) > 0
+        cfg[key] = loader
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a config: its ``runner_type``, else mmengine's."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def run_tool(main: Callable[[], None]) -> int:
+    """Run a tool; turn mistakes a user can mend into one sentence instead of a traceback.
+
+    Returns:
+        Exit status of the process.
+    """
+    try:
+        main()
+    except (CheckpointError, DatasetNotFoundError, WeightsNotFoundError, UsageError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,101 @@
+"""Predictions of a test run as a file that needs no unpickling."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+
+SUFFIXES = ('.json', '.npz')
+_KEPT = ('img_path', 'img_id', 'sample_idx', 'gt_label')
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json(value: object) -> object:
+    """Tensors and arrays as lists, rounded to six digits; everything else as it is."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().float().numpy() if value.is_floating_point() else value.cpu()
+        return to_json(np.asarray(value))
+    if isinstance(value, np.ndarray):
+        return (np.round(value.astype(float), 6) if value.dtype.kind == 'f' else value).tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return value
+
+
+class PredictionWriter(BaseMetric):
+    """Collects the predictions of a test run and writes them at its end.
+
+    ``.json``: a list with one object per image. ``.npz``: one array per entry, [N] or [N, C], for
+    predictions of one size such as class scores.
+
+    Args:
+        path: Target file; the suffix chooses the format.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(collect_device='cpu')
+        self.path = Path(path)
+
+    def process(self, data_batch: object, data_samples: Sequence[dict]) -> None:
+        """Keep the predictions, the label and the identity of every image of a batch."""
+        for sample in data_samples:
+            kept = {k: v for k, v in sample.items() if k in _KEPT or k.startswith('pred')}
+            self.results.append(_to_cpu(kept))
+
+    def compute_metrics(self, results: list[dict]) -> dict:
+        """Write the file; adds no metric."""
+        if self.path.suffix == '.npz':
+            arrays = {key: _stack(key, [r[key] for r in results]) for key in results[0]}
+            self._write_npz(arrays)
+        else:
+            write_file(self.path, json.dumps(to_json(results)).encode())
+        return {}
+
+    def _write_npz(self, arrays: dict[str, np.ndarray]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f'.{self.path.stem}.{os.getpid()}.npz')
+        try:
+            np.savez_compressed(temporary, **arrays)
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _to_cpu(value: object) -> object:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    return value
+
+
+def _stack(key: str, values: list) -> np.ndarray:
+    """[N, ...] array of one entry."""
+    try:
+        array = np.stack([np.asarray(to_json(value)) for value in values])
+    except ValueError:
+        array = np.asarray([], dtype=object)
+    if array.dtype.kind not in 'biufU':
+        raise ValueError(f'{key} differs in size between images; write --out FILE.json instead.')
+    # A label is a tensor with one element.
+    return (
+        array[:, 0] if array.ndim == 2 and key.endswith('label') and array.shape[1] == 1 else array
+    )

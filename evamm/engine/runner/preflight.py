@@ -1,0 +1,121 @@
+"""Is the data there? Asked before anything slow begins."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+# They fetch their data themselves.
+_DOWNLOADING = ('MNIST', 'FashionMNIST', 'CIFAR10', 'CIFAR100')
+# `split` names the folder of the images.
+_SPLIT_IS_FOLDER = ('ImageNet', 'ImageNet21k')
+_GUIDE = 'docs/en/data_preparation.md'
+
+
+class DatasetNotFoundError(FileNotFoundError):
+    """Files that a dataset of the config needs are missing."""
+
+
+class WeightsNotFoundError(FileNotFoundError):
+    """A checkpoint that the config names is missing."""
+
+
+def _leaves(cfg: object, key: str) -> Iterator[tuple[str, Mapping]]:
+    """Configs of single datasets with their keys, looking into wrappers such as ConcatDataset."""
+    if isinstance(cfg, Mapping):
+        if isinstance(cfg.get('dataset'), Mapping):
+            yield from _leaves(cfg['dataset'], f'{key}.dataset')
+        elif isinstance(cfg.get('datasets'), (list, tuple)):
+            for index, part in enumerate(cfg['datasets']):
+                yield from _leaves(part, f'{key}.datasets.{index}')
+        else:
+            yield key, cfg
+
+
+def _is_remote(cfg: Mapping, path: str) -> bool:
+    pipeline = cfg.get('pipeline') or [{}]
+    backend_args = cfg.get('backend_args') or pipeline[0].get('backend_args')
+    return '://' in path or path.startswith(('s3:', 'petrel:')) or bool(backend_args)
+
+
+def _needed_paths(cfg: Mapping) -> Iterator[tuple[str, Path]]:
+    """Keys of a dataset config that name local files or folders, with the resolved paths."""
+    type_name = cfg['type'] if isinstance(cfg.get('type'), str) else ''
+    type_name = type_name.rpartition('.')[2]
+    root = str(cfg.get('data_root') or '')
+    if type_name in _DOWNLOADING or _is_remote(cfg, root):
+        return
+    if root:
+        yield 'data_root', Path(root)
+    ann_file = cfg.get('ann_file') or ''
+    if isinstance(ann_file, str) and ann_file and not _is_remote(cfg, ann_file):
+        yield 'ann_file', Path(root, ann_file)
+    prefix = cfg.get('data_prefix') or ''
+    if not prefix and type_name in _SPLIT_IS_FOLDER:
+        prefix = cfg.get('split') or ''
+    parts = prefix if isinstance(prefix, Mapping) else {'': prefix}
+    for name, part in parts.items():
+        if isinstance(part, str) and part and not _is_remote(cfg, part):
+            yield f'data_prefix.{name}'.rstrip('.'), Path(root, part)
+
+
+def check_datasets(cfg: Mapping, loaders: tuple[str, ...]) -> None:
+    """Make sure that the folders and annotation files of the datasets in a config exist.
+
+    Args:
+        cfg: A whole config.
+        loaders: Keys of the data loaders to look at, such as ``('train_dataloader',)``.
+
+    Raises:
+        DatasetNotFoundError: Names the first missing path, every dataset that needs it and how to
+            get it.
+    """
+    missing: dict[Path, list[str]] = {}
+    for loader in loaders:
+        for key, dataset in _leaves(cfg.get(loader) or {}, loader):
+            for name, path in _needed_paths(dataset):
+                if not path.expanduser().exists():
+                    missing.setdefault(path, []).append(f'{key}.{name}')
+                    break  # what is below a missing folder is missing too
+    if missing:
+        path, keys = next(iter(missing.items()))
+        raise DatasetNotFoundError(_message(path, keys))
+
+
+def _message(path: Path, keys: list[str]) -> str:
+    looked_at = '' if path.is_absolute() else f' (looked for {Path.cwd() / path})'
+    if 'digits' in path.parts:
+        remedy = 'Write the digits with: python tools/dataset_converters/digits.py data/digits'
+    else:
+        options = ' '.join(f'{key}=PATH' for key in keys)
+        remedy = (
+            f'{_GUIDE} says how to prepare it; if you have it elsewhere, link it here or add '
+            f'--cfg-options {options}'
+        )
+    return f'{path} does not exist{looked_at}; {" and ".join(keys)} need it. {remedy}'
+
+
+def _pretrained(cfg: object, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(cfg, Mapping):
+        if cfg.get('type') == 'Pretrained' and isinstance(cfg.get('checkpoint'), str):
+            yield f'{key}.checkpoint', cfg['checkpoint']
+        for name, value in cfg.items():
+            yield from _pretrained(value, f'{key}.{name}')
+    elif isinstance(cfg, (list, tuple)):
+        for index, value in enumerate(cfg):
+            yield from _pretrained(value, f'{key}.{index}')
+
+
+def check_weights(cfg: Mapping) -> None:
+    """Make sure that every local checkpoint a config names exists.
+
+    Raises:
+        WeightsNotFoundError: Names the key and the file.
+    """
+    named = list(_pretrained(cfg.get('model'), 'model'))
+    if cfg.get('load_from'):
+        named.append(('load_from', str(cfg['load_from'])))
+    for key, path in named:
+        if '://' not in path and not Path(path).expanduser().is_file():
+            raise WeightsNotFoundError(
+                f'{key}: the checkpoint {path} does not exist (looked for '
+                f'{Path(path).expanduser().absolute()}).'
+            )

@@ -1,0 +1,129 @@
+"""What a checkpoint holds beside the weights, and how a runner takes it up again."""
+
+import copy
+import logging
+import time
+
+import mmengine
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from .plain import history_from_plain, history_to_plain, to_plain
+from .rng_state import get_rng_state, set_rng_state
+
+
+def bare_model(runner: Runner) -> nn.Module:
+    """The model without the wrapper of distributed training."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def collect(
+    runner: Runner, *, meta: dict, save_optimizer: bool, save_param_scheduler: bool
+) -> dict:
+    """Everything a run needs to go on, as tensors on the CPU and plain values.
+
+    Called by all processes: each contributes its random number generators.
+
+    Args:
+        runner: A runner in training.
+        meta: Entries for ``meta``, at least ``epoch`` and ``iter``.
+        save_optimizer: Include the optimizer, the loss scaler and the generators.
+        save_param_scheduler: Include the schedules.
+    """
+    dataset = runner.train_dataloader.dataset
+    checkpoint = {
+        'meta': {
+            **meta,
+            'cfg': runner.cfg.pretty_text,
+            'seed': runner.seed,
+            'experiment_name': runner.experiment_name,
+            'time': time.strftime('%Y%m%d_%H%M%S', time.localtime()),
+            'mmengine_version': mmengine.__version__,
+            'world_size': get_world_size(),
+            'dataset_meta': to_plain(
+                getattr(dataset, 'metainfo', None) or {}, what='metainfo of the training data'
+            ),
+        },
+        'state_dict': bare_model(runner).state_dict(),
+        'message_hub': history_to_plain(runner.message_hub.state_dict()),
+    }
+    if save_optimizer:
+        checkpoint['optimizer'] = runner.optim_wrapper.state_dict()
+        checkpoint['rng'] = all_gather_object(get_rng_state())
+    if save_param_scheduler and runner.param_schedulers is not None:
+        checkpoint['param_schedulers'] = _map_schedulers(
+            runner.param_schedulers, lambda scheduler: scheduler.state_dict()
+        )
+    runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+    return to_plain(checkpoint, what='checkpoint', strict=True)
+
+
+def restore(
+    runner: Runner, checkpoint: dict, *, resume_optimizer: bool, resume_param_scheduler: bool
+) -> None:
+    """Put a runner that has just been built into the state of ``checkpoint``.
+
+    The weights are loaded strictly: this is the same model or it is a mistake.
+    """
+    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+    bare_model(runner).load_state_dict(checkpoint['state_dict'], strict=True)
+    meta = checkpoint['meta']
+    runner.train_loop._epoch = meta['epoch']
+    runner.train_loop._iter = meta['iter']
+    _resume_seed(runner, meta.get('seed'))
+    runner.message_hub.load_state_dict(history_from_plain(checkpoint['message_hub']))
+    if resume_optimizer and 'optimizer' in checkpoint:
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        # A copy: the tensors of a file that was read are mapped to it.
+        runner.optim_wrapper.load_state_dict(copy.deepcopy(checkpoint['optimizer']))
+    if resume_param_scheduler and 'param_schedulers' in checkpoint:
+        runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+        states = iter(_flatten(checkpoint['param_schedulers']))
+        _map_schedulers(
+            runner.param_schedulers, lambda scheduler: scheduler.load_state_dict(next(states))
+        )
+    _resume_rng(checkpoint.get('rng'))
+
+
+def _map_schedulers(schedulers: list | dict, function: object) -> list | dict:
+    if isinstance(schedulers, dict):
+        return {name: [function(item) for item in items] for name, items in schedulers.items()}
+    return [function(item) for item in schedulers]
+
+
+def _flatten(states: list | dict) -> list:
+    return [s for items in states.values() for s in items] if isinstance(states, dict) else states
+
+
+def _resume_seed(runner: Runner, seed: int | None) -> None:
+    """Use the seed of the resumed run, in the samplers too, which exist already."""
+    configured = runner._randomness_cfg.get('seed')
+    if seed is None or seed in (configured, runner.seed):
+        return
+    if configured is not None:
+        runner.logger.warning(
+            f'The resumed run had seed {seed}, the config has {configured}: going on with {seed}.'
+        )
+    runner._randomness_cfg.update(seed=seed)
+    runner.set_randomness(**runner._randomness_cfg)
+    if runner._randomness_cfg.get('diff_rank_seed', False):
+        return  # the samplers then have a seed of their own, the same on all processes
+    loader = runner.train_dataloader
+    for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
+        if hasattr(sampler, 'seed'):
+            sampler.seed = runner.seed
+
+
+def _resume_rng(states: list | None) -> None:
+    if states is not None and len(states) == get_world_size():
+        set_rng_state(states[get_rank()])
+        return
+    print_log(
+        'The checkpoint has no random number states for this number of processes: the run goes '
+        'on, but not with the numbers the uninterrupted one would have drawn.',
+        logger='current',
+        level=logging.WARNING,
+    )
