@@ -4,6 +4,7 @@ Importing this package is quick, silent and offline: no torch, no OpenMMLab libr
 `evamm.apis` are reachable from here and load what they need when they are first touched.
 """
 
+import warnings
 from importlib import import_module
 
 from evamm import compat
@@ -20,11 +21,14 @@ _API_NAMES = (
 __all__ = ['__version__', *_API_NAMES]
 
 
-def _register_model_index() -> None:
-    import_module('evamm.apis.hub').register_model_index()
+def _add_models_to_mmpretrain() -> None:
+    try:
+        import_module('evamm.apis.hub').register_model_index()
+    except (OSError, ValueError) as error:  # mmpretrain itself must stay importable
+        warnings.warn(f'mmpretrain does not list the models of evamm: {error}', stacklevel=2)
 
 
-compat.install(model_index_callback=_register_model_index)
+compat.install(on_mmpretrain=_add_models_to_mmpretrain)
 
 
 def __getattr__(name: str) -> object:

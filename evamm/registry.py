@@ -7,7 +7,7 @@ file, then the node's `locations`, so a config never needs `custom_imports`.
 from evamm import compat
 
 compat.install()
-compat.require('mmengine')
+compat.require('torch', 'mmengine')
 
 from mmengine.registry import Registry, root  # noqa: E402
 

@@ -1,14 +1,41 @@
-"""The only place that works around third-party versions. It imports nothing else of evamm."""
+"""The only place that works around third-party versions. It imports nothing else of evamm.
 
+`install()` runs when evamm is imported, and costs next to nothing: it leaves notes about what to do
+when torchvision, mmcv, mmengine or mmpretrain is imported, and imports none of them itself.
+"""
+
+import sys
 from collections.abc import Callable
-from importlib.util import find_spec
+from types import ModuleType
+
+from evamm.compat import torchvision_schemas, upstream
+from evamm.compat.import_hooks import ImportHooks, SubstituteFinder
+from evamm.compat.requirements import require
+
+__all__ = ['install', 'require']
+
+_hooks = ImportHooks()
 
 
-def install(*, model_index_callback: Callable[[], None] | None = None) -> None:
-    """Installs the cures; calling it again does nothing."""
+def install(*, on_mmpretrain: Callable[[], None] | None = None) -> None:
+    """Installs every cure; calling it again adds nothing.
+
+    Args:
+        on_mmpretrain: called once mmpretrain has been imported, at once if it already was.
+    """
+    if _hooks not in sys.meta_path:
+        sys.meta_path.insert(0, _hooks)
+        sys.meta_path.append(SubstituteFinder('mmcv._ext', _populate_mmcv_ext))
+        # Both modules describe torchvision's operators; which comes first is the release's choice.
+        for name in ('torchvision._autograd_registrations', 'torchvision._meta_registrations'):
+            _hooks.before_import(name, torchvision_schemas.declare_missing_schemas)
+        for name, cure in upstream.CURES.items():
+            _hooks.after_import(name, cure)
+    if on_mmpretrain is not None:
+        _hooks.after_import('mmpretrain', lambda module: on_mmpretrain())
 
 
-def require(name: str) -> None:
-    """Raises one sentence that says what to install when the library `name` is missing."""
-    if find_spec(name) is None:
-        raise ImportError(f'evamm needs {name}, which is not installed.')
+def _populate_mmcv_ext(module: ModuleType) -> None:
+    from evamm.compat import mmcv_ext
+
+    mmcv_ext.populate(module)
