@@ -4,19 +4,24 @@ Two conventions are in use and differ by under 1 %, see the two functions. Neith
 element-wise work such as RoPE, SiLU or the residual adds.
 """
 
+from collections.abc import Mapping, Sequence
+
 from .variants import EVAArch, resolve_arch
 
 
-def _tokens(arch: EVAArch, img_size: int, patch_size: int | None) -> tuple[int, int]:
+def _tokens(
+    arch: EVAArch, img_size: int | Sequence[int], patch_size: int | None
+) -> tuple[int, int]:
     patch_size = patch_size or arch.patch_size
-    if img_size % patch_size:
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    if height % patch_size or width % patch_size:
         raise ValueError(f'img_size={img_size} is no multiple of patch_size={patch_size}.')
-    return 1 + (img_size // patch_size) ** 2, patch_size
+    return 1 + (height // patch_size) * (width // patch_size), patch_size
 
 
 def count_macs(
-    arch: str | dict | EVAArch,
-    img_size: int,
+    arch: str | Mapping | EVAArch,
+    img_size: int | Sequence[int],
     patch_size: int | None = None,
     *,
     num_classes: int = 0,
@@ -29,7 +34,7 @@ def count_macs(
 
     Args:
         arch: Name or fields of an architecture.
-        img_size: Side of the (square) input in pixels.
+        img_size: Side of the input in pixels, or (height, width).
         patch_size: Side of a patch; None for the released one.
         num_classes: Rows of the classifier; 0 for the trunk alone.
 
@@ -47,7 +52,7 @@ def count_macs(
 
 
 def count_table_macs(
-    arch: str | dict | EVAArch, img_size: int, patch_size: int | None = None
+    arch: str | Mapping | EVAArch, img_size: int | Sequence[int], patch_size: int | None = None
 ) -> int:
     """The figure that mmpretrain's tables print as "FLOPs" for the trunk of a classifier.
 
@@ -57,7 +62,7 @@ def count_table_macs(
 
     Args:
         arch: Name or fields of an architecture.
-        img_size: Side of the (square) input in pixels.
+        img_size: Side of the input in pixels, or (height, width).
         patch_size: Side of a patch; None for the released one.
 
     Raises:

@@ -1,0 +1,160 @@
+"""Write the model tables of configs/*/README.md and docs/en/model_zoo.md from the metafiles.
+
+Usage: python tools/analysis_tools/generate_model_zoo.py
+
+The metafiles are the only home of figures; a README holds two marker lines and everything between
+them is replaced. `check_metafile.py` says whether the committed pages are up to date.
+"""
+
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN = '<!-- tables of metafile.yml: begin (generated, do not edit) -->'
+END = '<!-- tables of metafile.yml: end -->'
+ZOO = Path('docs/en/model_zoo.md')
+
+NOTES = """\
+- **We have reproduced none of the figures**: the weights and the figures are the authors'. A model
+  that we train ourselves will say so here.
+- *Params*: of our model, counted when it is built. In brackets, where it differs: the table that
+  the model's name comes from. That table counts a bias on k (always zero, not stored here) and, for
+  trunks, leaves the last LayerNorm out; 85.37 is a misprint for 85.77.
+- *Flops*: multiply-accumulates of the trunk plus 5 per normalised element, as in mmpretrain's
+  tables. `tools/analysis_tools/get_flops.py` prints the other conventions.
+- *Top-1*, *Top-5*: of the table that the model's name comes from (EVA-02: mmpretrain's conversion,
+  which took the trained weights; EVA-L: timm's evaluation; EVA-01-g: the authors').
+- *Official*: top-1 / top-5 of the authors' README or log, with the averaged weights (EMA) or the
+  trained ones (raw). Use the same ones to get the same figure; a file may hold both.
+"""
+
+ZOO_HEAD = """\
+# Model zoo
+
+<!-- Generated from configs/*/metafile.yml by tools/analysis_tools/generate_model_zoo.py. -->
+
+Every name works in `evamm.get_model`, `evamm.list_models` and `evamm.inference_model`, and in the
+functions of the same names of mmpretrain. So do the other names in the last tables: those of the
+authors' files and of timm.
+
+"""
+
+
+def load_metafiles(root: Path = ROOT) -> dict[Path, dict]:
+    """The metafiles that model-index.yml imports, by their path below `root`."""
+    index = yaml.safe_load((root / 'model-index.yml').read_text(encoding='utf-8'))
+    paths = [Path(path) for path in index['Import']]
+    return {path: yaml.safe_load((root / path).read_text(encoding='utf-8')) for path in paths}
+
+
+def _params(model: dict) -> str:
+    ours = f'{model["Metadata"]["Parameters"] / 1e6:.2f}'
+    published = model.get('Published', {}).get('Params (M)')
+    published = ours if published is None else f'{published:.2f}'
+    return ours if ours == published else f'{ours} ({published})'
+
+
+def _accuracy(model: dict) -> list[str]:
+    metrics = model['Results'][0]['Metrics']
+    official = model['Official']
+    weights = 'EMA' if official['Averaged Weights'] else 'raw'
+    return [
+        f'{metrics["Top 1 Accuracy"]:.2f}',
+        f'{metrics["Top 5 Accuracy"]:.2f}',
+        f'{official["Top 1 Accuracy"]:.3f} / {official["Top 5 Accuracy"]:.3f} ({weights})',
+    ]
+
+
+def _row(model: dict, up: str, *, accuracy: bool) -> list[str]:
+    cells = [
+        f'`{model["Name"]}`',
+        str(model['Metadata']['Image Size']),
+        _params(model),
+        f'{model["Metadata"]["FLOPs"] / 1e9:.2f}',
+    ]
+    if accuracy:
+        cells += _accuracy(model)
+    config = f'{up}{model["Config"]}'
+    return [*cells, f'[config]({config})', f'[model]({model["Weights"]})']
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def _group(model: dict) -> str:
+    medft = '_in21k-medft_' in model['Name']
+    if 'Results' not in model:
+        return 'Fine-tuned on ImageNet-21K' if medft else 'Pre-trained trunks'
+    step = 'with' if medft else 'without'
+    return f'ImageNet-1K, {step} intermediate fine-tuning on ImageNet-21K'
+
+
+def render_tables(models: list[dict], up: str, heading: str) -> str:
+    """Markdown tables of one family.
+
+    Args:
+        models: `Models` of its metafile.
+        up: Prefix that leads from the page to the root of the repository.
+        heading: Marks of the headings, e.g. '###'.
+    """
+    groups: dict[str, list[dict]] = {}
+    for model in models:
+        groups.setdefault(_group(model), []).append(model)
+    parts = []
+    for title, members in groups.items():
+        accuracy = 'Results' in members[0]
+        header = ['Model', 'Pixels', 'Params (M)', 'Flops (G)']
+        header += ['Top-1 (%)', 'Top-5 (%)', 'Official'] if accuracy else []
+        header += ['Config', 'Download']
+        rows = [_row(model, up, accuracy=accuracy) for model in members]
+        parts += [f'{heading} {title}', _table(header, rows)]
+    return '\n\n'.join(parts)
+
+
+def _other_names(models: list[dict]) -> str:
+    rows = [
+        [f'`{model["Name"]}`', ', '.join(f'`{alias}`' for alias in model['Alias'])]
+        for model in models
+    ]
+    return _table(['Model', 'Other names'], rows)
+
+
+def render_pages(root: Path = ROOT) -> dict[Path, str]:
+    """Text of every generated page, by its path below `root`.
+
+    Raises:
+        ValueError: If a README lacks the marker lines.
+    """
+    pages, families, names = {}, [], []
+    for path, content in load_metafiles(root).items():
+        models, collection = content['Models'], content['Collections'][0]
+        readme = Path(collection['README'])
+        text = (root / readme).read_text(encoding='utf-8')
+        if text.count(BEGIN) != 1 or text.count(END) != 1:
+            raise ValueError(f'{readme} must hold the lines "{BEGIN}" and "{END}" once each.')
+        before, rest = text.split(BEGIN)
+        after = rest.split(END)[1]
+        tables = render_tables(models, '../../', '###')
+        pages[readme] = f'{before}{BEGIN}\n\n{tables}\n\n{NOTES}\n{END}{after}'
+        paper = collection['Paper']
+        families.append(
+            f'## {collection["Name"]}\n\n[{paper["Title"]}]({paper["URL"]}), '
+            f'[README](../../{readme.as_posix()})\n\n' + render_tables(models, '../../', '###')
+        )
+        names.append(f'### {collection["Name"]}\n\n' + _other_names(models))
+    zoo = [ZOO_HEAD + NOTES.rstrip(), *families, '## Other names', *names]
+    pages[ZOO] = '\n\n'.join(zoo) + '\n'
+    return pages
+
+
+def main() -> None:
+    for path, text in render_pages().items():
+        (ROOT / path).write_text(text, encoding='utf-8')
+        print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    main()
