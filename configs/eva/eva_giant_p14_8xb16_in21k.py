@@ -39,5 +39,6 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(warmup=15, eta_min=1e-6)
 train_cfg = dict(max_epochs=60)
+auto_scale_lr = dict(base_batch_size=4096)
 
 default_hooks = dict(checkpoint=dict(save_best=None))

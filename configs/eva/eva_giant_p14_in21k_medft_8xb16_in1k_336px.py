@@ -35,3 +35,4 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(warmup=2)
 train_cfg = dict(max_epochs=10)
+auto_scale_lr = dict(base_batch_size=512)

@@ -43,3 +43,4 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(warmup=5)
 train_cfg = dict(max_epochs=50)
+auto_scale_lr = dict(base_batch_size=1024)

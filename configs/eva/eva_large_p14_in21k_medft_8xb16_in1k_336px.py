@@ -42,3 +42,4 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(warmup=5)
 train_cfg = dict(max_epochs=20)
+auto_scale_lr = dict(base_batch_size=512)

@@ -1,7 +1,7 @@
 """EVA-02-B, MIM on ImageNet-21K, fine-tuned on ImageNet-1K at 448 pixels.
 
 Reproduces: `eva02_B_pt_in21k_ft_in1k_p14` of EVA-02/asuka/README.md.
-Expected: 88.282 % top-1, 98.528 % top-5 (trained weights).
+Expected: 88.282 % top-1, 98.528 % top-5 (trained weights, `tools/test.py --no-ema`).
 Hardware: 8 GPUs (official run: 4 nodes x 8 GPUs x 32 images).
 Command: bash tools/dist_train.sh configs/eva02/eva02_base_p14_8xb16_in1k.py 8
 Total batch: 8 GPUs x 16 images x 8 accumulation = 1024.
@@ -38,3 +38,4 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(warmup=3)
 train_cfg = dict(max_epochs=30)
+auto_scale_lr = dict(base_batch_size=1024)

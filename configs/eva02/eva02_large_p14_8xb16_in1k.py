@@ -38,3 +38,4 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(warmup=3)
 train_cfg = dict(max_epochs=30)
+auto_scale_lr = dict(base_batch_size=1024)

@@ -40,5 +40,6 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(warmup=1)
 train_cfg = dict(max_epochs=30)
+auto_scale_lr = dict(base_batch_size=2048)
 
 default_hooks = dict(checkpoint=dict(save_best=None))

@@ -45,9 +45,7 @@ def _check_model(model: dict, cfg: Config) -> list[str]:
     if backbone.get('type') == 'evamm.EVAViT':
         img_size = backbone.get('img_size', 224)
         expected['Image Size'] = img_size
-        expected['FLOPs'] = count_table_macs(
-            backbone['arch'], img_size, backbone.get('patch_size')
-        )
+        expected['FLOPs'] = count_table_macs(backbone['arch'], img_size, backbone.get('patch_size'))
     return [
         f'Metadata.{key} is {metadata.get(key)}, the model has {value}'
         for key, value in expected.items()

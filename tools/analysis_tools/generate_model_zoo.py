@@ -26,7 +26,8 @@ NOTES = """\
 - *Top-1*, *Top-5*: of the table that the model's name comes from (EVA-02: mmpretrain's conversion,
   which took the trained weights; EVA-L: timm's evaluation; EVA-01-g: the authors').
 - *Official*: top-1 / top-5 of the authors' README or log, with the averaged weights (EMA) or the
-  trained ones (raw). Use the same ones to get the same figure; a file may hold both.
+  trained ones (raw). A file may hold both; for raw say `tools/test.py --no-ema` or
+  `evamm.get_model(..., prefer_ema=False)`.
 """
 
 ZOO_HEAD = """\

@@ -24,5 +24,5 @@ custom_hooks = [
     dict(type='evamm.EMAHook', momentum=1e-4, evaluate_on_ema=True, evaluate_on_origin=True)
 ]
 
-# --auto-scale-lr compares this with GPUs x images per GPU, without accumulation.
-auto_scale_lr = dict(enable=False, base_batch_size=128)
+# --auto-scale-lr compares base_batch_size with GPUs x images x accumulation.
+auto_scale_lr = dict(enable=False)
