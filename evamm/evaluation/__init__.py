@@ -1,1 +1,5 @@
-"""Metrics."""
+"""Metrics and evaluators."""
+
+from .metrics import RealAccuracy, SubsetAccuracy
+
+__all__ = ['RealAccuracy', 'SubsetAccuracy']

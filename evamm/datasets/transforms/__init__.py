@@ -1,0 +1,5 @@
+"""Image transforms."""
+
+from .crop_border import CropBorder
+
+__all__ = ['CropBorder']
