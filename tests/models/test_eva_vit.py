@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from evamm.checkpoints import resize_pos_embed
 from evamm.models.backbones import EVAViT
-from evamm.models.layers import resize_pos_embed
 from evamm.registry import MODELS
 
 SMALL = dict(embed_dims=32, depth=3, num_heads=4, ffn_hidden_dims=24, patch_size=4)
@@ -33,7 +33,7 @@ def test_any_input_size_equals_a_model_built_for_it(family, size):
     model = build(FAMILIES[family]).eval()
     native = EVAViT(FAMILIES[family], img_size=size).eval()
     state = model.state_dict()
-    state['pos_embed'] = resize_pos_embed(model.pos_embed.detach(), (4, 4), native.grid_size)
+    state['pos_embed'] = resize_pos_embed(model.pos_embed.detach(), native.grid_size)
     native.load_state_dict(state)
     x = torch.randn(2, 3, *size)
     torch.testing.assert_close(model(x)[0], native(x)[0], rtol=1e-5, atol=1e-6)

@@ -7,9 +7,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from evamm.checkpoints import load_checkpoint, resize_pos_embed
 from evamm.registry import MODELS
 
-from ..layers import Block, LayerNorm, PatchEmbed, resize_pos_embed, rope_table
+from ..layers import Block, LayerNorm, PatchEmbed, rope_table
 from ..variants import ROPE_REFERENCE_GRID, EVAArch, resolve_arch
 from .weight_init import init_finetune, init_pretrain
 
@@ -169,8 +170,6 @@ class EVAViT(BaseModule):
             return
         self._is_init = True
         if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
-            from evamm.checkpoints import load_checkpoint
-
             options = {key: value for key, value in self.init_cfg.items() if key != 'type'}
             load_checkpoint(self, options.pop('checkpoint'), **options)
             return
@@ -208,7 +207,7 @@ class EVAViT(BaseModule):
             if self.mask_token is None:
                 raise ValueError('forward(x, mask) needs EVAViT(with_mask_token=True).')
             x = torch.where(mask.view(*x.shape[:2], 1), self.mask_token.to(x.dtype), x)
-        pos_embed = resize_pos_embed(self.pos_embed, self.grid_size, grid)  # [1, 1 + N, D]
+        pos_embed = resize_pos_embed(self.pos_embed, grid, self.grid_size)  # [1, 1 + N, D]
         if self.cls_token is None:
             return x + pos_embed[:, 1:], grid
         cls_token = self.cls_token.expand(x.shape[0], -1, -1)

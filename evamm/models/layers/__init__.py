@@ -6,7 +6,6 @@ from .drop_path import DropPath
 from .ffn import MLP, SwiGLU
 from .norm import LayerNorm
 from .patch_embed import PatchEmbed
-from .pos_embed import resize_pos_embed
 from .rope import apply_rope, rope_table
 from .window import window_partition, window_unpartition
 
@@ -19,7 +18,6 @@ __all__ = [
     'PatchEmbed',
     'SwiGLU',
     'apply_rope',
-    'resize_pos_embed',
     'rope_table',
     'window_partition',
     'window_unpartition',

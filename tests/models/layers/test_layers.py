@@ -12,7 +12,6 @@ from evamm.models.layers import (
     PatchEmbed,
     SwiGLU,
     apply_rope,
-    resize_pos_embed,
     rope_table,
     window_partition,
     window_unpartition,
@@ -86,18 +85,6 @@ def test_patch_embed_order_is_row_major():
     torch.testing.assert_close(tokens[0, 5], expected)
     with pytest.raises(ValueError, match='5x6.*patch_size=2'):
         layer(torch.zeros(1, 3, 5, 6))
-
-
-def test_pos_embed_resize_keeps_prefix_and_matches_bicubic():
-    pos = torch.randn(1, 1 + 12, 6)
-    out = resize_pos_embed(pos, (3, 4), (5, 2))
-    assert out.shape == (1, 11, 6) and torch.equal(out[:, 0], pos[:, 0])
-    maps = pos[0, 1:].T.reshape(1, 6, 3, 4)
-    expected = F.interpolate(maps, size=(5, 2), mode='bicubic', align_corners=False)
-    torch.testing.assert_close(out[0, 1:].T.reshape(1, 6, 5, 2), expected)
-    assert resize_pos_embed(pos, (3, 4), (3, 4)) is pos
-    with pytest.raises(ValueError, match='12 patch rows, a 4x4 grid needs 16'):
-        resize_pos_embed(pos, (4, 4), (2, 2))
 
 
 @pytest.mark.parametrize('grid', [(4, 6), (5, 7), (3, 1)])
