@@ -13,7 +13,9 @@ from evamm.version import __version__
 _API_NAMES = (
     'FeatureExtractor',
     'ImageClassificationInferencer',
+    'extract_features',
     'get_model',
+    'get_transforms',
     'inference_model',
     'list_models',
 )

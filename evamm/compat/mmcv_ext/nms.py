@@ -65,11 +65,14 @@ def pairwise_iou(first: Tensor, second: Tensor, *, offset: int) -> Tensor:
 
     NaN where both boxes have no area, as in the compiled operator; a comparison with it is false.
     """
-    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])  # [A, B, 2]
-    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])  # [A, B, 2]
-    inter = (bottom_right - top_left + offset).clamp(min=0).prod(dim=-1)  # [A, B]
-    areas = [(boxes[:, 2:] - boxes[:, :2] + offset).prod(dim=-1) for boxes in (first, second)]
-    return inter / (areas[0][:, None] + areas[1] - inter)
+    x1, y1, x2, y2 = first[:, :, None].unbind(dim=1)  # [A, 1] each
+    left, top, right, bottom = second.unbind(dim=1)  # [B] each
+    width = (torch.minimum(x2, right) - torch.maximum(x1, left) + offset).clamp(min=0)  # [A, B]
+    height = (torch.minimum(y2, bottom) - torch.maximum(y1, top) + offset).clamp(min=0)  # [A, B]
+    inter = width * height
+    first_area = (x2 - x1 + offset) * (y2 - y1 + offset)
+    second_area = (right - left + offset) * (bottom - top + offset)
+    return inter / (first_area + second_area - inter)
 
 
 def _greedy_within(overlaps: Tensor) -> Tensor:

@@ -262,7 +262,7 @@ def _maximum_per_bin(samples: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor, Te
     samples = samples.unflatten(2, columns.position.shape[1:]).unflatten(1, rows.position.shape[1:])
     samples = samples.permute(0, 5, 1, 3, 2, 4)  # [K, C, PH, PW, GY, GX]
     used = rows.used[..., None] & columns.used[:, :, None]  # [K, 1, GY, GX]
-    samples = samples.masked_fill(~used[:, :, None], -torch.inf)
+    samples = samples.masked_fill(~used[:, :, None, None], -torch.inf)
     best, flat = samples.flatten(4).max(dim=4)  # [K, C, PH, PW]
 
     grid_width = samples.shape[-1]
