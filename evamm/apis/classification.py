@@ -1,7 +1,7 @@
 """Predictions for images: one, a list, a folder, a pattern or arrays."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 from mmpretrain.apis import ImageClassificationInferencer as MMPretrainInferencer
 from mmpretrain.structures import DataSample
-from mmpretrain.utils import track
 
 from evamm.apis.images import (
     ImageInput,
@@ -21,7 +20,7 @@ from evamm.apis.images import (
     is_single_image,
     load_image,
 )
-from evamm.apis.loader import iter_batches
+from evamm.apis.loader import load_batches
 from evamm.apis.model import class_names, get_model, load_config, load_weights
 from evamm.apis.model_index import list_models
 from evamm.apis.transforms import ImageTransform
@@ -100,8 +99,10 @@ class ImageClassificationInferencer(MMPretrainInferencer):
             raise ValueError("return_datasamples=True has no place for errors: use on_error='raise'")
         sources = collect_images(inputs)
         results: list[Any] = [None] * len(sources)
-        for indices, samples, errors in self._batches(
-                sources, batch_size, channel_order, on_error, progress):
+        batches = load_batches(
+            sources, lambda source: self.pipeline(load_image(source, channel_order)), batch_size,
+            on_error=on_error, progress=progress)
+        for indices, samples, errors in batches:
             predictions = self.forward(pseudo_collate(samples)) if samples else []
             for index, prediction in zip(indices, predictions):
                 results[index] = prediction
@@ -116,16 +117,6 @@ class ImageClassificationInferencer(MMPretrainInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Callable[[np.ndarray], dict]:
         return ImageTransform(cfg).pack
-
-    def _batches(self, sources: list[ImageSource], batch_size: int, channel_order: str,
-                 on_error: str, progress: bool | None) -> Iterable:
-        batches = iter_batches(
-            sources, lambda source: self.pipeline(load_image(source, channel_order)),
-            batch_size, on_error)
-        count = -(-len(sources) // batch_size)
-        if progress or (progress is None and count > 1):
-            return track(batches, 'Inference', total=count)
-        return batches
 
     def _to_dict(self, source: ImageSource, result: DataSample | ImageReadError) -> dict[str, Any]:
         entry: dict[str, Any] = {} if source.path is None else {'img_path': source.path}

@@ -7,18 +7,17 @@ from contextlib import contextmanager
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmpretrain.utils import track
 from torch import Tensor, nn
 
 from evamm.apis.classification import ModelInput, build_for_inference
 from evamm.apis.images import ImageInput, collect_images, load_image
-from evamm.apis.loader import iter_batches
+from evamm.apis.loader import load_batches
 from evamm.apis.model_index import list_models
 from evamm.apis.transforms import ImageTransform
 from evamm.models.backbones import EVAViT
 
 # What a user asks for -> the trunk's output type.
-POOLS = {'tokens': 'raw', 'mean': 'avg_featmap', 'cls': 'cls_token', 'map': 'featmap'}
+POOLS = {'mean': 'avg_featmap', 'cls': 'cls_token', 'tokens': 'raw', 'map': 'featmap'}
 
 
 class FeatureExtractor:
@@ -60,11 +59,9 @@ class FeatureExtractor:
         """
         transform = ImageTransform(self.config, channel_order)
         sources = collect_images(inputs)
-        batches = iter_batches(
-            sources, lambda source: transform.pack(load_image(source, channel_order)), batch_size)
-        count = -(-len(sources) // batch_size)
-        if progress or (progress is None and count > 1):
-            batches = track(batches, 'Features', total=count)
+        batches = load_batches(
+            sources, lambda source: transform.pack(load_image(source, channel_order)), batch_size,
+            progress=progress, description='Features')
         parts = []
         for _, samples, _ in batches:
             packed = {'inputs': [sample['inputs'] for sample in samples]}

@@ -31,21 +31,31 @@ def register_model_index(root: Path | None = None) -> None:
 
     _route_checkpoints()
     root = index_root() if root is None else root
-    index_path = root / 'model-index.yml'
     entries = load_entries(root)
+    names = {entry.name.lower(): entry for entry in entries.values()}
     # mmpretrain refuses a name that it already has, even from the same file.
-    registered = [name for name in entries if ModelHub.has(name)]
+    registered = [name for name in names if ModelHub.has(name)]
     for name in registered:
-        if Path(ModelHub._models_dict[name].config) != entries[name].config.absolute():
+        config = ModelHub._models_dict[name].config
+        if Path(config).resolve() != names[name].config.resolve():
             raise ValueError(
-                f'mmpretrain already has a model named {name}, from '
-                f'{ModelHub._models_dict[name].filepath}; evamm cannot register its own.')
-    if registered:
-        return
-    ModelHub.register_model_index(index_path, config_prefix=root)
-    for name, entry in entries.items():
-        if name != entry.name.lower():
-            ModelHub._models_dict[name] = ModelHub._models_dict[entry.name.lower()]
+                f'mmpretrain already has a model named {name}, with the config {config}; evamm '
+                f'cannot register its own, {names[name].config}.')
+    if not registered:
+        ModelHub.register_model_index(root / 'model-index.yml', config_prefix=root)
+    _resolve_aliases(ModelHub, {alias: entry.name for alias, entry in entries.items()})
+
+
+def _resolve_aliases(hub: type, names: dict[str, str]) -> None:
+    """Lets mmpretrain find a model by its alias, without listing the model twice."""
+    original = getattr(hub.get, '_evamm_original', hub.get)
+
+    @functools.wraps(original)
+    def get(cls: type, model_name: str) -> Any:
+        return original(names.get(model_name.lower(), model_name))
+
+    get._evamm_original = original
+    hub.get = classmethod(get)
 
 
 def _route_checkpoints() -> None:

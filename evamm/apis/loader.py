@@ -2,20 +2,26 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+
+from mmpretrain.utils import track
 
 from evamm.apis.images import ImageReadError, ImageSource
 
 ON_ERROR = ('raise', 'report')
+Batch = tuple[list[int], list[dict], dict[int, ImageReadError]]
 
 
-def iter_batches(
+def load_batches(
     sources: Sequence[ImageSource],
     prepare: Callable[[ImageSource], dict],
     batch_size: int,
+    *,
     on_error: str = 'raise',
-) -> Iterator[tuple[list[int], list[dict], dict[int, ImageReadError]]]:
+    progress: bool | None = None,
+    description: str = 'Inference',
+) -> Iterable[Batch]:
     """Prepares `sources` in order. PIL and OpenCV release the GIL, so threads are enough.
 
     Args:
@@ -23,8 +29,10 @@ def iter_batches(
         prepare: Decodes one image and runs the test pipeline.
         batch_size: Images per batch.
         on_error: 'raise' stops at the first unreadable image; 'report' goes on without it.
+        progress: Show a progress bar; None: for more than one batch.
+        description: Text before the bar.
 
-    Yields:
+    Returns:
         For each batch: the positions of the prepared images in `sources`, what `prepare` made of
         them, and the errors by position (empty for 'raise').
     """
@@ -32,6 +40,19 @@ def iter_batches(
         raise ValueError(f'batch_size must be at least 1, found {batch_size}.')
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error must be one of {ON_ERROR}, found '{on_error}'.")
+    batches = _iter_batches(sources, prepare, batch_size, on_error)
+    count = -(-len(sources) // batch_size)
+    if progress or (progress is None and count > 1):
+        return track(batches, description, total=count)
+    return batches
+
+
+def _iter_batches(
+    sources: Sequence[ImageSource],
+    prepare: Callable[[ImageSource], dict],
+    batch_size: int,
+    on_error: str,
+) -> Iterator[Batch]:
     workers = min(8, os.cpu_count() or 1)
     ahead = max(2 * batch_size, workers)
     with ThreadPoolExecutor(workers, thread_name_prefix='evamm-images') as pool:

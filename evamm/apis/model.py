@@ -1,18 +1,22 @@
 """Building a model from its name, a config file or a Config."""
 
 import copy
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 
 from evamm import compat
 from evamm.apis.model_index import ModelEntry, find_entry
 from evamm.apis.transforms import set_img_size
-from evamm.checkpoints import fetch_weights, load_checkpoint
+from evamm.checkpoints import load_checkpoint
 
 compat.install()
 compat.require('mmpretrain')
@@ -95,20 +99,22 @@ def get_model(model: str | os.PathLike | Config,
     if num_classes is not None:
         _set_num_classes(config, num_classes)
     if config.model.get('data_preprocessor') is None:
-        config.model.data_preprocessor = config.get('data_preprocessor')
+        config.model.data_preprocessor = config.get('data_preprocessor') or {}
+    if (config.model.get('head') or {}).get('num_classes'):  # batch augmentations need it
+        config.model.data_preprocessor.num_classes = config.model.head.num_classes
 
     weights = _find_weights(pretrained, config, entry)
     on_meta = device is not None and torch.device(device).type == 'meta'
     if weights is not None and on_meta:
         raise ValueError("device='meta' holds no weights; use it with pretrained=False.")
-    built = _build(config, on_meta=on_meta)
+    with _quiet_mmengine():
+        built = _build(config, on_meta=on_meta)
+        if not on_meta:
+            _init_weights(built, with_trunk=weights is None)
     meta: dict[str, Any] = {}
     if weights is not None:
-        _init_around_trunk(built)
         sha256 = entry.sha256 if entry is not None and pretrained is True else None
         meta = load_weights(built, weights, sha256=sha256, prefer_ema=prefer_ema)
-    elif not on_meta:
-        built.init_weights()
     if device is not None and not on_meta:
         built.to(device)
     # The attribute names are mmpretrain's, so that its inferencers and tools take our models.
@@ -131,11 +137,8 @@ def load_weights(model: BaseModel, weights: str | os.PathLike, *, sha256: str | 
     Returns:
         The checkpoint's `meta`, empty for a dialect without it.
     """
-    path = os.fspath(weights)
-    if path.startswith(('http://', 'https://')):
-        path = os.fspath(fetch_weights(path, sha256=sha256))
-        sha256 = None  # checked by the download
-    return load_checkpoint(model, path, prefer_ema=prefer_ema, sha256=sha256).meta
+    return load_checkpoint(
+        model, os.fspath(weights), prefer_ema=prefer_ema, sha256=sha256).meta
 
 
 def class_names(model: BaseModel) -> tuple[str, ...] | None:
@@ -187,11 +190,26 @@ def _build(config: Config, *, on_meta: bool) -> BaseModel:
         return MODELS.build(model_config)
 
 
-def _init_around_trunk(model: BaseModel) -> None:
-    """Random weights for what a checkpoint may lack (a new head); the trunk is always loaded."""
+def _init_weights(model: BaseModel, *, with_trunk: bool) -> None:
+    """Draws random weights: of all, or only of what a checkpoint may lack, such as a new head."""
+    if with_trunk:
+        model.init_weights()
+        return
     for name, child in model.named_children():
         if name != 'backbone' and hasattr(child, 'init_weights'):
             child.init_weights()
+
+
+@contextmanager
+def _quiet_mmengine() -> Iterator[None]:
+    """Without mmengine's three lines per parameter about how it was initialised."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _dataset_meta(checkpoint_meta: dict[str, Any], config: Config) -> dict[str, Any]:

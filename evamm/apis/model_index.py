@@ -68,7 +68,7 @@ def index_root() -> Path:
     """
     source_tree = _PACKAGE_DIR.parent
     # A lone model-index.yml beside the package could be another package's, in site-packages.
-    if all((source_tree / name).is_file() for name in ('model-index.yml', 'setup.py')):
+    if (source_tree / 'model-index.yml').is_file() and (source_tree / 'configs/eva02').is_dir():
         return source_tree
     installed = _PACKAGE_DIR / '.mim'
     if (installed / 'model-index.yml').is_file():

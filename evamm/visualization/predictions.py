@@ -50,7 +50,8 @@ def draw_prediction(image: np.ndarray, scores: np.ndarray, *,
     left, right = fitted.width + _MARGIN, picture.width - _MARGIN
     y = (height - needed) // 2 + _MARGIN
     _, score, name = best[0]
-    draw.text((left, y), shorten(name, right - left, font(21, bold=True)), TEXT,
+    headline = name.split(',')[0]  # ImageNet names list synonyms
+    draw.text((left, y), shorten(headline, right - left, font(21, bold=True)), TEXT,
               font(21, bold=True))
     draw.text((left, y + 30), f'{score:.1%}', ACCENT, font(17))
     y += 66

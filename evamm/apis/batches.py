@@ -1,0 +1,110 @@
+"""The batch that a config's data pipeline would feed its model, turned back into pictures."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner, set_random_seed
+from torch import Tensor, nn
+
+from evamm import compat
+
+compat.install()
+compat.require('mmpretrain')
+
+
+@dataclass(frozen=True)
+class PictureBatch:
+    """RGB images, uint8 [H, W, 3] each, and a caption of one or two lines for each."""
+
+    images: list[np.ndarray]
+    captions: list[str]
+
+
+def take_batch(config: Config, split: str = 'train', count: int = 24, *,
+               seed: int = 0) -> PictureBatch:
+    """Runs the loader, the transforms and the data preprocessor (with Mixup and CutMix in
+    training) of `config`, then undoes the normalisation.
+
+    Args:
+        config: A classification config.
+        split: 'train', 'val' or 'test'.
+        count: Number of images, at most as many as the data set has.
+        seed: Seed of the order and of the augmentation.
+
+    Returns:
+        The pictures; captions hold the class names, or the mixture of two.
+
+    Raises:
+        ValueError: The config has no such loader.
+        FileNotFoundError: The data is not there.
+    """
+    loader_config = config.get(f'{split}_dataloader')
+    if loader_config is None:
+        raise ValueError(f'The config {config.filename} has no {split}_dataloader.')
+    if count < 1:
+        raise ValueError(f'The number of images must be at least 1, found {count}.')
+    loader_config = copy.deepcopy(loader_config)
+    training = split == 'train'
+    # mmengine shuffles by this seed; drop_last would drop everything of a small data set.
+    loader_config.update(
+        batch_size=count, num_workers=0, persistent_workers=False, drop_last=False)
+    loader_config.sampler = dict(type='DefaultSampler', shuffle=True)
+    loader_config.pop('batch_sampler', None)
+    set_random_seed(seed)
+    with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmpretrain'):
+        loader = Runner.build_dataloader(loader_config, seed=seed)
+        preprocessor = _build_preprocessor(config)
+        data = preprocessor(next(iter(loader)), training=training)
+    classes = loader.dataset.metainfo.get('classes')
+    captions = [_caption(sample, classes) for sample in data['data_samples']]
+    return PictureBatch([to_picture(image, preprocessor) for image in data['inputs']], captions)
+
+
+def to_picture(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
+    """Undoes the normalisation of a data preprocessor.
+
+    Args:
+        image: Normalised image, [3, H, W].
+        preprocessor: mmpretrain's data preprocessor, with `mean`, `std` and `to_rgb`.
+
+    Returns:
+        RGB image, uint8 [H, W, 3].
+    """
+    image = image.detach().float()
+    if getattr(preprocessor, 'mean', None) is not None:
+        image = image * preprocessor.std + preprocessor.mean
+    if not preprocessor.to_rgb:  # then the channels are still as OpenMMLab loads them, BGR
+        image = image.flip(0)
+    return image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _build_preprocessor(config: Config) -> nn.Module:
+    """As ImageClassifier builds it, without building the model."""
+    from mmpretrain.registry import MODELS
+
+    settings: dict[str, Any] = copy.deepcopy(
+        config.model.get('data_preprocessor') or config.get('data_preprocessor') or {})
+    settings.setdefault('type', 'ClsDataPreprocessor')
+    settings.setdefault('batch_augments', copy.deepcopy(config.model.get('train_cfg')))
+    return MODELS.build(settings)
+
+
+def _caption(sample: Any, classes: Sequence[str] | None) -> str:
+    def name(label: int) -> str:
+        return classes[label].split(',')[0] if classes is not None else f'class {label}'
+
+    labels = sample.get('gt_label')
+    scores = sample.get('gt_score')
+    if scores is not None and int(torch.count_nonzero(scores)) > 1:
+        best = torch.topk(scores, 2)
+        return '\n'.join(f'{score:.2f} {name(int(label))}'
+                         for score, label in zip(best.values.tolist(), best.indices.tolist()))
+    if labels is None:
+        return ''
+    return ', '.join(name(int(label)) for label in labels)

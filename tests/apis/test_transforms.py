@@ -1,0 +1,92 @@
+"""The transforms of a config equal the official preprocessing (torchvision on PIL images)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from evamm.apis.images import ImageReadError
+from evamm.apis.transforms import ImageTransform, get_transforms, set_img_size
+
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+
+
+def official(image: Image.Image, size: int) -> torch.Tensor:
+    """Short side to `size` by PIL's bicubic, centre crop, CLIP statistics, written out."""
+    width, height = image.size
+    if width < height:
+        width, height = size, int(size * height / width)
+    else:
+        width, height = int(size * width / height), size
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)), dtype=np.float64) / 255
+    return ((torch.from_numpy(pixels) - MEAN) / STD).permute(2, 0, 1).float()
+
+
+@pytest.mark.parametrize('shape', [(512, 512), (400, 601), (333, 250), (40, 30)])
+def test_equals_the_formula_and_timm(config: Config, shape: tuple[int, int]) -> None:
+    from timm.data import create_transform
+
+    array = np.asarray(Image.fromarray(skimage.data.astronaut()).resize(shape[::-1]))
+    image = Image.fromarray(array)
+    ours = ImageTransform(config)(image)
+    assert ours.shape == (3, 56, 56)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, official(image, 56), atol=2e-6, rtol=0)
+    timm = create_transform(
+        56, interpolation='bicubic', crop_pct=1.0, mean=MEAN.tolist(), std=STD.tolist())
+    torch.testing.assert_close(ours, timm(image), atol=2e-6, rtol=0)
+
+
+def test_opencv_resize_would_be_far_off(config: Config) -> None:
+    """The tolerance above separates the right resize from OpenCV's, which does not antialias."""
+    image = Image.fromarray(skimage.data.astronaut())
+    config.test_dataloader.dataset.pipeline[1].backend = 'cv2'
+    error = (ImageTransform(config)(image) - official(image, 56)).abs().max()
+    assert error > 0.1
+
+
+def test_path_array_and_pil_agree(config: Config, photos: Path) -> None:
+    path = photos / 'coffee.png'
+    rgb = np.asarray(Image.open(path).convert('RGB'))
+    transform = ImageTransform(config)
+    expected = transform(Image.fromarray(rgb))
+    torch.testing.assert_close(transform(path), expected, atol=0, rtol=0)
+    torch.testing.assert_close(transform(rgb[..., ::-1]), expected, atol=0, rtol=0)
+    torch.testing.assert_close(ImageTransform(config, 'rgb')(rgb), expected, atol=0, rtol=0)
+
+
+def test_another_size_keeps_the_crop_ratio(config: Config) -> None:
+    resize, crop = config.test_dataloader.dataset.pipeline[1:3]
+    resize.scale, crop.crop_size = 62, 56
+    set_img_size(config, 112)
+    assert config.model.backbone.img_size == 112
+    assert (resize.scale, crop.crop_size) == (124, 112)
+    assert ImageTransform(config)(skimage.data.astronaut()).shape == (3, 112, 112)
+
+
+def test_from_a_config_path(config: Config, photos: Path) -> None:
+    transform = get_transforms(config.filename, img_size=28)
+    assert transform(photos / 'astronaut.jpg').shape == (3, 28, 28)
+    assert '122.77' in repr(transform)
+
+
+def test_unreadable_image_is_named(config: Config, tmp_path: Path) -> None:
+    (tmp_path / 'bad.jpg').write_bytes(b'no image')
+    with pytest.raises(ImageReadError, match='bad.jpg'):
+        ImageTransform(config)(tmp_path / 'bad.jpg')
+
+
+@pytest.mark.parametrize(('key', 'words'), [
+    ('test_dataloader', 'test_dataloader.dataset.pipeline'),
+    ('data_preprocessor', 'no data_preprocessor')])
+def test_incomplete_config_is_explained(config: Config, key: str, words: str) -> None:
+    config.pop(key)
+    with pytest.raises(ValueError, match=words):
+        ImageTransform(config)

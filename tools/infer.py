@@ -1,0 +1,113 @@
+"""Classify images: one annotated picture per image and one predictions.json.
+
+Examples:
+    python tools/infer.py eva02-tiny-p14_in21k-pre_3rdparty_in1k photo.jpg
+    python tools/infer.py configs/eva02/eva02_tiny_p14_8xb16_in1k.py photos/ 'more/*.png' \\
+        --checkpoint work_dirs/my_run/epoch_100.pth --batch-size 16 --out-dir out
+
+An image that cannot be read is named, written into the JSON, and makes the exit status 1.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', help='model name (see evamm.list_models) or config file')
+    parser.add_argument('images', nargs='+', help='images, folders, patterns or addresses')
+    parser.add_argument(
+        '--checkpoint', help='checkpoint of any dialect (default: the released weights)')
+    parser.add_argument(
+        '--out-dir', type=Path, default=Path('outputs/infer'), help='default: outputs/infer')
+    parser.add_argument('--batch-size', type=int, default=1, help='images per pass (default: 1)')
+    parser.add_argument('--device', help='default: the GPU where there is one')
+    parser.add_argument('--topk', type=int, default=5, help='classes per image (default: 5)')
+    parser.add_argument('--img-size', type=int, help='another input size in pixels')
+    parser.add_argument('--no-pictures', action='store_true', help='write only the JSON')
+    return parser.parse_args()
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Writes beside the file first, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
+    os.replace(temporary, path)
+
+
+def summarise(result: dict[str, Any], topk: int, classes: tuple[str, ...] | None) -> dict[str, Any]:
+    """What the JSON keeps of one result: the path and the best classes, or the error."""
+    from evamm.visualization.predictions import top_classes
+
+    if 'error' in result:
+        return result
+    best = [{'label': label, 'score': score, **({'class': name} if classes is not None else {})}
+            for label, score, name in top_classes(result['pred_scores'], topk, classes)]
+    kept = {key: value for key, value in result.items() if key != 'pred_scores'}
+    return {**kept, 'topk': best}
+
+
+def report(summary: dict[str, Any]) -> str:
+    """One line for the terminal."""
+    if 'error' in summary:
+        return f'! {summary["error"]}'
+    name = summary.get('pred_class', f'class {summary["pred_label"]}')
+    return f'{summary["img_path"]}: {name} ({summary["pred_score"]:.1%})'
+
+
+def main() -> int:
+    args = parse_args()
+    if args.topk < 1 or args.batch_size < 1:
+        print('error: --topk and --batch-size must be at least 1', file=sys.stderr)
+        return 2
+
+    from evamm import compat
+
+    compat.install()
+    from evamm.apis import ImageClassificationInferencer
+    from evamm.apis.images import collect_images
+    from evamm.checkpoints import CheckpointError
+
+    try:
+        sources = collect_images(args.images)  # a wrong path shows before the model is built
+        inferencer = ImageClassificationInferencer(
+            args.model, args.checkpoint or True, args.device, img_size=args.img_size)
+    except (NotImplementedError, ValueError, OSError, CheckpointError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+
+    start = time.monotonic()
+    results = inferencer(
+        [source.content for source in sources],
+        batch_size=args.batch_size,
+        on_error='report',
+        show_dir=None if args.no_pictures else args.out_dir,
+        topk=args.topk)
+    seconds = time.monotonic() - start
+
+    summaries = [summarise(result, args.topk, inferencer.classes) for result in results]
+    path = args.out_dir / 'predictions.json'
+    write_json(
+        {'model': args.model, 'checkpoint': args.checkpoint, 'predictions': summaries}, path)
+    for summary in summaries[:20]:
+        print(report(summary))
+    if len(summaries) > 20:
+        print(f'... and {len(summaries) - 20} more in {path}')
+    failed = [summary for summary in summaries if 'error' in summary]
+    for summary in failed:
+        print(f'error: {summary["error"]}', file=sys.stderr)
+    pictures = '' if args.no_pictures else f' Pictures are in {args.out_dir}/.'
+    print(f'{len(summaries) - len(failed)} of {len(summaries)} images in {seconds:.1f} s. '
+          f'Predictions are in {path}.{pictures}')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Show what a model's patch features hold: principal components as colours, beside the image.
+
+Patches of one colour have like features, in all images given together. --attention adds where the
+class token looks (mean over heads) in the same block.
+
+Examples:
+    python tools/visualization/features.py eva02-base-p14_in21k-pre_3rdparty_in21k photos/
+    python tools/visualization/features.py CONFIG photo.jpg --checkpoint FILE --block -4 \\
+        --img-size 448 --attention
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', help='model name (see evamm.list_models) or config file')
+    parser.add_argument('images', nargs='+', help='images, folders, patterns or addresses')
+    parser.add_argument(
+        '--checkpoint', help='checkpoint of any dialect (default: the released weights)')
+    parser.add_argument('--out-dir', type=Path, default=Path('outputs/features'))
+    parser.add_argument('--block', type=int, default=-1, help='block to look at (default: last)')
+    parser.add_argument('--img-size', type=int, help='another input size in pixels')
+    parser.add_argument('--batch-size', type=int, default=8, help='images per pass (default: 8)')
+    parser.add_argument('--device', help='default: the GPU where there is one')
+    parser.add_argument('--attention', action='store_true', help='add the class attention')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+
+    from evamm import compat
+
+    compat.install()
+    import torch
+
+    from evamm.apis.batches import to_picture
+    from evamm.apis.features import FeatureExtractor, extract_features, find_trunk
+    from evamm.apis.images import collect_images
+    from evamm.apis.transforms import ImageTransform
+    from evamm.checkpoints import CheckpointError
+    from evamm.visualization.features import (
+        class_attention,
+        enlarge,
+        overlay_heat,
+        pca_colours,
+        side_by_side,
+    )
+    from evamm.visualization.predictions import picture_paths
+
+    try:
+        sources = collect_images(args.images)
+        extractor = FeatureExtractor(
+            args.model, args.checkpoint or True, args.device, img_size=args.img_size)
+        transform = ImageTransform(extractor.config)
+        trunk = find_trunk(extractor.model)
+        device = next(trunk.parameters()).device
+        inputs = torch.stack([transform(source.content) for source in sources])  # [B, 3, H, W]
+        maps, heats = [], []
+        for batch in inputs.split(args.batch_size):
+            batch = batch.to(device)
+            maps += extract_features(trunk, batch, pool='map', blocks=[args.block])[0].cpu()
+            if args.attention:
+                heats += class_attention(trunk, batch, args.block).mean(dim=1).cpu()
+    except (ValueError, OSError, CheckpointError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+
+    colours = pca_colours(torch.stack(maps))  # [B, h, w, 3]
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    paths = picture_paths([source.name for source in sources], args.out_dir)
+    for index, path in enumerate(paths):
+        image = to_picture(inputs[index], transform.data_preprocessor)
+        row = [image, enlarge(colours[index], *image.shape[:2])]
+        if args.attention:
+            row.append(overlay_heat(image, heats[index].numpy()))
+        side_by_side(row, height=max(224, min(image.shape[0], 448))).save(path)
+        print(path)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
