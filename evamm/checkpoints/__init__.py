@@ -3,6 +3,7 @@
 Pure functions on state dicts and files; no model class and no OpenMMLab library is imported here.
 """
 
+from .converting import convert_checkpoint
 from .dialects import DIALECTS, canonicalize, detect_dialect, from_evamm, to_evamm
 from .download import fetch_weights
 from .errors import CheckpointError
@@ -20,6 +21,7 @@ __all__ = [
     'CheckpointError',
     'LoadReport',
     'canonicalize',
+    'convert_checkpoint',
     'detect_dialect',
     'fetch_weights',
     'file_sha256',

@@ -1,13 +1,15 @@
 """The globals that a torch file may name besides torch's own weights-only set.
 
-Every entry builds plain data. ``getattr`` is the one name that training checkpoints of mmengine
-need and that would open a way to run code: it is answered by a function that knows nothing but
-the statistics of a log buffer.
+Each of them is answered by a stand-in of ours that can only hold plain data, never by the object
+that the file asks for:
+
+- numpy's own ``dtype`` and ``ndarray`` trust what they unpickle (a dtype takes its flags from the
+  file, and wrong flags turn numbers into pointers), so arrays are built from checked pieces.
+- Training checkpoints of mmengine need ``getattr``. It is answered by a function that knows
+  nothing but the statistics of a log buffer.
 """
 
 import argparse
-import collections
-import pathlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,27 +19,54 @@ from typing import Any
 import numpy as np
 import torch
 
-try:  # numpy 2
-    from numpy._core import multiarray
-except ImportError:  # numpy 1
-    from numpy.core import multiarray
-
-_HISTORY_BUFFER = 'mmengine.logging.history_buffer.HistoryBuffer'
+_SIMPLE_KINDS = 'biufcSU'
 
 
-class HistoryBuffer:
-    """Stands for mmengine's log buffer where mmengine is not imported: it only keeps the data."""
+class _DType:
+    """A numpy dtype by its code and byte order; nothing else is taken from the file."""
+
+    def __init__(self, code: str = 'u1', *_: Any) -> None:
+        self.dtype = np.dtype(str(code))
+        if self.dtype.kind not in _SIMPLE_KINDS:
+            raise ValueError(f'a checkpoint may hold arrays of numbers or text, not {code!r}')
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ('<', '>'):
+            self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Statistic:
-    """Stands for a method of the log buffer."""
+class _Array(np.ndarray):
+    """An array that is filled from checked pieces and pickles as a plain one."""
+
+    def __new__(cls, *_: Any) -> '_Array':
+        return super().__new__(cls, (0,), np.uint8)
+
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, fortran, data = state
+        if type(dtype) is not _DType or type(data) is not bytes:
+            raise ValueError('a checkpoint may hold arrays of numbers or text only')
+        super().__setstate__((version, shape, dtype.dtype, fortran, data))
+
+    def __reduce__(self) -> tuple:
+        return self.view(np.ndarray).__reduce__()
 
 
-def _log_statistic(owner: type, name: str) -> Any:
-    """What ``getattr`` is in our files: a named statistic of a log buffer, nothing else."""
-    if owner is not _history_buffer() or name not in ('min', 'max', 'mean', 'current'):
-        raise ValueError('a checkpoint may take attributes of a log buffer only')
-    return getattr(owner, name, _Statistic)
+def _scalar(dtype: _DType, data: bytes) -> np.generic:
+    if type(dtype) is not _DType or type(data) is not bytes:
+        raise ValueError('a checkpoint may hold numpy numbers and text only')
+    (value,) = np.frombuffer(data, dtype.dtype)
+    return value
+
+
+class _Inert:
+    """Keeps what the file says about an object of a library, and does nothing with it."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+
+class HistoryBuffer(_Inert):
+    """Stands for mmengine's log buffer where mmengine is not imported."""
 
 
 def _history_buffer() -> type:
@@ -45,39 +74,34 @@ def _history_buffer() -> type:
     return HistoryBuffer if module is None else module.HistoryBuffer
 
 
-def _defaultdict(*args: Any) -> collections.defaultdict:
-    """A defaultdict of plain data, whatever factory the file asks for."""
-    return collections.defaultdict(None, *args[1:])
+def _log_statistic(owner: type, name: str) -> Any:
+    """What ``getattr`` is in a file: a named statistic of a log buffer, nothing else."""
+    if owner is not _history_buffer() or name not in ('min', 'max', 'mean', 'current'):
+        raise ValueError('a checkpoint may take the statistics of a log buffer only')
+    return getattr(owner, name, _Inert)
 
 
-class _PurePath(pathlib.PurePosixPath):
-    """A path of the machine that wrote the file, as text only."""
+# DeepSpeed's training state beside the weights of official files.
+_INERT = (
+    'deepspeed.runtime.fp16.loss_scaler.LossScaler',
+    'deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler',
+    'deepspeed.runtime.zero.config.ZeroStageEnum',
+    'deepspeed.utils.tensor_fragment.fragment_address',
+)
 
 
 def _globals() -> list[tuple[Callable, str]]:
-    dtypes = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdFDSU'}
-    scalars = {
-        np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32,
-        np.uint64, np.float16, np.float32, np.float64,
-    }
     entries: list[tuple[Callable, str]] = [
-        (np.ndarray, 'numpy.ndarray'),
-        (np.dtype, 'numpy.dtype'),
-        *((item, f'numpy.dtypes.{item.__name__}') for item in dtypes),
-        *((item, f'numpy.{item.__name__}') for item in scalars),
+        (_DType, 'numpy.dtype'),
+        (_Array, 'numpy.ndarray'),
         (argparse.Namespace, 'argparse.Namespace'),
-        (_defaultdict, 'collections.defaultdict'),
-        (slice, 'builtins.slice'),
-        (_PurePath, 'pathlib.PosixPath'),
-        (_PurePath, 'pathlib.PurePosixPath'),
-        (_PurePath, 'pathlib.WindowsPath'),
-        (_PurePath, 'pathlib._local.PosixPath'),
-        (_history_buffer(), _HISTORY_BUFFER),
+        (_history_buffer(), 'mmengine.logging.history_buffer.HistoryBuffer'),
         (_log_statistic, 'builtins.getattr'),
+        *((_Inert, name) for name in _INERT),
     ]
     for core in ('numpy.core', 'numpy._core'):
-        entries.append((multiarray._reconstruct, f'{core}.multiarray._reconstruct'))
-        entries.append((multiarray.scalar, f'{core}.multiarray.scalar'))
+        entries.append((_Array, f'{core}.multiarray._reconstruct'))
+        entries.append((_scalar, f'{core}.multiarray.scalar'))
     return entries
 
 

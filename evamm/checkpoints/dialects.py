@@ -32,6 +32,7 @@ _COMPUTED = (
 # Before it had its own class, the text tower sat at the top level of EVA-CLIP files.
 _OLD_TEXT = re.compile(r'^(token_embedding\.|positional_embedding$|transformer\.|ln_final\.|'
                        r'text_projection$)')
+_BLOCK = re.compile(r'^blocks\.\d+\.')
 _HEAD_FC = re.compile(r'^head\.fc\.(weight|bias)$')
 
 
@@ -158,7 +159,7 @@ def _name_of_rest(name: str, rest: Mapping[str, Tensor], prefix: str) -> str:
 def _join(trunk: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """Stacks split tensors (q, k, v; the two SwiGLU branches) under their evamm names."""
     out = dict(trunk)
-    blocks = sorted({int(m.group(1)) for name in trunk if (m := re.match(r'blocks\.(\d+)\.', name))})
+    blocks = sorted({int(name.split('.')[1]) for name in trunk if _BLOCK.match(name)})
     for ours, theirs in layout.joins:
         for block in blocks:
             parts = [part.replace('#', str(block)) for part in theirs]
@@ -269,7 +270,7 @@ def _unjoin(
             v_bias = state_dict[name.replace('q_bias', 'v_bias')]
             packed = torch.cat((value, torch.zeros_like(value), v_bias))
             return [(name.replace('q_bias', 'qkv.bias'), packed)]
-    generic = re.sub(r'^blocks\.\d+\.', 'blocks.#.', name)
+    generic = _BLOCK.sub('blocks.#.', name)
     for ours, theirs in layout.joins:
         if ours == generic:
             block = name.split('.')[1]

@@ -40,6 +40,8 @@ class _Target:
         self.shape: dict[str, tuple[int, ...]] = {}
         for full, name in names.items():
             canonical = self._canonical(name)
+            if canonical in self.full_name:  # e.g. a `norm` beside the trunk
+                canonical = name
             self.full_name[canonical] = full
             self.shape[canonical] = tuple(shapes[full])
         self.parts = {_part(name) for name in self.shape if not _TRUNK.match(name)}
@@ -91,12 +93,15 @@ def fit_state_dict(
     target = _Target(target_shapes)
     report = LoadReport()
     source = dict(state_dict)
-    if target.prefix is not None and find_trunk_prefix(source) is None:
+    has_trunk = find_trunk_prefix(source) is not None
+    if has_trunk != (target.prefix is not None):
+        who, names = ('the model', target.shape) if has_trunk else ('it', source)
         raise CheckpointError(
-            'it holds no EVA trunk: expected patch_embed.proj.weight, found '
-            f'{abbreviate(source, 4)}; choose a checkpoint of an EVA model.'
+            f'{who} holds no EVA trunk: expected patch_embed.proj.weight, found '
+            f'{abbreviate(names, 4)}; choose a checkpoint and a model of the EVA family.'
         )
     _match_qkv_bias(source, target)
+    _fold_linear_probe(source, target, report)
     _move_norm(source, target, mim_norm, report)
     _drop_what_the_model_lacks(source, target, report)
     unexpected = [name for name in source if name not in target.shape]
@@ -147,6 +152,20 @@ def _match_qkv_bias(source: dict[str, Tensor], target: _Target) -> None:
         if packed in target.shape and name not in target.shape and v_name in source:
             q_bias, v_bias = source.pop(name), source.pop(v_name)
             source[packed] = torch.cat((q_bias, torch.zeros_like(q_bias), v_bias))
+
+
+def _fold_linear_probe(source: dict[str, Tensor], target: _Target, report: LoadReport) -> None:
+    """Official linear probes end in a BatchNorm without weights and a Linear: one Linear in all."""
+    if 'head.1.weight' not in source or 'head.weight' not in target.shape:
+        return
+    mean, var = source.pop('head.0.running_mean'), source.pop('head.0.running_var')
+    source.pop('head.0.num_batches_tracked', None)
+    stored, bias = source.pop('head.1.weight'), source.pop('head.1.bias')
+    weight = stored.double() * (var.double() + 1e-6).rsqrt()  # [C, D]; eps of the official code
+    source['head.weight'] = weight.to(stored.dtype)
+    source['head.bias'] = (bias.double() - weight @ mean.double()).to(bias.dtype)
+    report.dropped += [(f'head.0.running_{kind}', 'linear-probe', 'folded into the linear head')
+                       for kind in ('mean', 'var')]
 
 
 def _move_norm(
@@ -207,6 +226,11 @@ def _resize(
     for name, value in list(source.items()):
         wanted, stored = target.shape.get(name), tuple(value.shape)
         if wanted is None or wanted == stored:
+            if name == 'pos_embed' and grid and grid[0] != grid[1] and square_grid(stored[1] - 1):
+                warnings.warn(
+                    f'pos_embed has {stored[1] - 1} patch rows and is taken for a '
+                    f'{grid[0]}x{grid[1]} grid, though it could be a square one.', stacklevel=4,
+                )
             continue
         rule = None
         if name == 'pos_embed' and len(stored) == len(wanted) == 3 and stored[2] == wanted[2]:

@@ -1,6 +1,5 @@
 """Reading torch files without ever running code from them."""
 
-import pickle
 import re
 import struct
 import warnings
@@ -95,14 +94,19 @@ def load_torch_file(path: Path, *, verify: bool = True) -> Any:
 
 def _explain(error: Exception) -> str:
     text = str(error)
-    named = re.search(r'(?:Unsupported (?:global: GLOBAL|class|operand)|GLOBAL) ([\w.]+)', text)
-    if isinstance(error, pickle.UnpicklingError) and named:
+    named = re.search(r'GLOBAL ([\w.]+)', text)
+    if named:
         return (
-            f'it asks for {named.group(1)}, which is not plain data, and code of a checkpoint is '
-            'never run; save only its state dict where it was made, with '
-            "torch.save(checkpoint['model'], path)"
+            f'it asks for {named.group(1)}, which is not plain data, and code in a checkpoint is '
+            "never run; where the file was made, save its weights alone: torch.save(model."
+            'state_dict(), path)'
         )
-    if isinstance(error, zlib.error | EOFError):
+    if isinstance(error, EOFError | zlib.error) or 'unexpected EOF' in text:
         return 'it is truncated'
-    first = text.strip().splitlines()[0][:160] if text.strip() else type(error).__name__
-    return f'it is damaged or no checkpoint ({first})'
+    # torch's own texts go on to recommend unsafe loading; only the clause that says what is wrong
+    # is passed on.
+    reason = text.split('WeightsUnpickler error: ')[-1].strip()
+    first = re.split(r'\. |\n', reason)[0][:120]
+    if first.startswith(('Weights only load failed', 'In PyTorch')):
+        first = 'unknown instructions'
+    return f'it is damaged or no checkpoint ({first or type(error).__name__})'

@@ -11,7 +11,7 @@ from .errors import CheckpointError, abbreviate
 # In the order of preference. Official fine-tuning keeps its average in `model_ema`; the accuracy
 # of the released models belongs to it. `ema_state` is detectron2's.
 EMA_ENTRIES = ('model_ema', 'state_dict_ema', 'ema_state')
-RAW_ENTRIES = ('model', 'module', 'state_dict', 'net')
+RAW_ENTRIES = ('model', 'module', 'state_dict')
 
 # Put in front of or between names by DDP, torch.compile, FSDP and checkpoint wrappers.
 _WRAPPER_SEGMENTS = re.compile(r'(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module|'

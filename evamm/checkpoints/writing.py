@@ -57,11 +57,20 @@ def write_checkpoint(
             raise CheckpointError(f'{path}: {error}.') from error
         if not isinstance(error, Exception):
             raise
-        reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
         raise CheckpointError(
-            f'{path}: could not be written ({reason}); what was there before is untouched, free '
-            'space or choose another folder.'
+            f'{path}: could not be written ({_reason(error)}); what was there before is untouched, '
+            'free space or choose another folder.'
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, also where a library's error covers it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _force_to_disk(path: Path) -> None:

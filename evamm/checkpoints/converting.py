@@ -1,0 +1,128 @@
+"""Turning a checkpoint file into one of another code base, patch size, image size or precision."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .dialects import canonicalize, from_evamm
+from .errors import CheckpointError
+from .reading import read_checkpoint
+from .report import LoadReport
+from .resize import resize_patch_kernel, resize_pos_embed, square_grid
+from .writing import write_checkpoint
+
+DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+def convert_checkpoint(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    to: str,
+    *,
+    patch_size: int | None = None,
+    img_size: int | None = None,
+    dtype: str | None = None,
+    prefer_ema: bool = True,
+    force: bool = False,
+    dialect: str | None = None,
+    sha256: str | None = None,
+) -> LoadReport:
+    """Converts a file. Without resizing or casting, converting back gives the same bits.
+
+    Args:
+        source: File in any dialect, or an http(s) address.
+        target: File to write; .safetensors, or a torch file.
+        to: 'evamm', 'official', 'timm', 'open_clip' or 'mmpretrain'.
+        patch_size: Resize the patch kernel; 16 makes the official p14to16 files.
+        img_size: Resize the position embedding to this image size in pixels; None keeps the size
+            (and so changes the grid if the patch size changes).
+        dtype: 'fp32', 'fp16' or 'bf16' for all floating-point tensors; None keeps what is there.
+            A resized patch kernel is fp32, as the official script leaves it.
+        prefer_ema: Take the averaged weights of a file that has both kinds.
+        force: Overwrite ``target``.
+        dialect: Code base of ``source``; None finds out.
+        sha256: Expected hash of ``source``.
+
+    Returns:
+        What was done; ``loaded`` lists the names written.
+
+    Raises:
+        CheckpointError: See :func:`read_checkpoint` and :func:`from_evamm`; the target exists; a
+            size does not fit.
+    """
+    path = Path(target).expanduser()
+    if path.exists() and not force:
+        raise CheckpointError(f'{path}: exists; choose another name, or pass --force.')
+    if not path.absolute().parent.is_dir():
+        raise CheckpointError(f'{path.absolute().parent}: no such folder; make it first.')
+    if dtype is not None and dtype not in DTYPES:
+        raise CheckpointError(f'dtype={dtype!r} is unknown; use one of {tuple(DTYPES)}.')
+    checkpoint = read_checkpoint(source, prefer_ema=prefer_ema, sha256=sha256)
+    report = LoadReport(checkpoint.path, checkpoint.source)
+    try:
+        canonical = canonicalize(checkpoint.state_dict, dialect)
+        state_dict = canonical.state_dict
+        _resize(state_dict, patch_size, img_size, report)
+        if dtype is not None:
+            state_dict = {name: value.to(DTYPES[dtype]) if value.is_floating_point() else value
+                          for name, value in state_dict.items()}
+        converted = from_evamm(state_dict, to)
+    except CheckpointError as error:
+        raise CheckpointError(f'{checkpoint.path}: {error}') from error
+    report.dialect = canonical.dialect
+    report.dropped = [entry for entry in canonical.dropped if entry[0] not in converted]
+    report.renamed = sum(name not in converted for name in checkpoint.state_dict)
+    report.loaded, report.meta = list(converted), checkpoint.meta
+    write_checkpoint(_wrap(converted, to, path, checkpoint.meta), path,
+                     metadata={'dialect': to})
+    return report
+
+
+def _resize(
+    state_dict: dict[str, Tensor],
+    patch_size: int | None,
+    img_size: int | None,
+    report: LoadReport,
+) -> None:
+    if patch_size is None and img_size is None:
+        return
+    kernel, pos_embed = (state_dict.get(name) for name in ('patch_embed.proj.weight', 'pos_embed'))
+    if kernel is None or pos_embed is None:
+        raise CheckpointError('it holds no EVA trunk, so there is nothing to resize.')
+    grid = square_grid(pos_embed.shape[1] - 1)
+    if grid is None:
+        raise CheckpointError(
+            f'pos_embed has {pos_embed.shape[1] - 1} patch rows, which is no square; only files '
+            'for square images can be resized.'
+        )
+    patch = patch_size or kernel.shape[-1]
+    pixels = img_size or grid[0] * kernel.shape[-1]
+    if patch < 1 or pixels < patch or pixels % patch:
+        raise CheckpointError(
+            f'an image of {pixels} pixels cannot be cut into patches of {patch}; give '
+            f'--img-size as a multiple of {patch}.'
+        )
+    side = pixels // patch
+    resized = {
+        'patch_embed.proj.weight': resize_patch_kernel(kernel, patch),
+        'pos_embed': resize_pos_embed(pos_embed, (side, side)),
+    }
+    for name, value in resized.items():
+        if value.shape != state_dict[name].shape:
+            report.resized.append(
+                (name, tuple(state_dict[name].shape), tuple(value.shape), 'bicubic'))
+        state_dict[name] = value
+
+
+def _wrap(converted: dict[str, Tensor], to: str, path: Path, meta: dict) -> dict:
+    """Puts around the tensors what each code base expects in a torch file."""
+    if path.suffix == '.safetensors':
+        return converted
+    kept = {key: meta[key] for key in ('dataset_meta', 'CLASSES') if key in meta}
+    if to in ('evamm', 'mmpretrain'):
+        return {'meta': kept, 'state_dict': converted}
+    if to == 'official' and not any(name.startswith('visual.') for name in converted):
+        return {'model': converted}
+    return converted
