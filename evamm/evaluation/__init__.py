@@ -1,5 +1,6 @@
 """Metrics and evaluators."""
 
 from .metrics import RealAccuracy, SubsetAccuracy
+from .robustness_table import ROBUSTNESS_SETS, format_robustness_table
 
-__all__ = ['RealAccuracy', 'SubsetAccuracy']
+__all__ = ['ROBUSTNESS_SETS', 'RealAccuracy', 'SubsetAccuracy', 'format_robustness_table']
