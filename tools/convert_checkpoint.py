@@ -30,6 +30,8 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
                          help='averaged weights, where SRC has them (default)')
     weights.add_argument('--raw', dest='ema', action='store_false',
                          help='weights as trained, even where SRC has averaged ones')
+    parser.add_argument('--head-dims', type=int,
+                        help='channels of an attention head, if not 64 (for RoPE tables in DST)')
     parser.add_argument('--sha256', help='expected hash of SRC')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
     return parser.parse_args(args)
@@ -42,7 +44,8 @@ def main(args: list[str] | None = None) -> int:
         report = convert_checkpoint(
             options.source, options.target, options.to,
             patch_size=options.patch_size, img_size=options.img_size, dtype=options.dtype,
-            prefer_ema=options.ema, force=options.force, sha256=options.sha256,
+            prefer_ema=options.ema, force=options.force, head_dims=options.head_dims,
+            sha256=options.sha256,
         )
     except CheckpointError as error:
         print(f'error: {error}', file=sys.stderr)

@@ -27,6 +27,7 @@ def convert_checkpoint(
     prefer_ema: bool = True,
     force: bool = False,
     dialect: str | None = None,
+    head_dims: int | None = None,
     sha256: str | None = None,
 ) -> LoadReport:
     """Converts a file. Without resizing or casting, converting back gives the same bits.
@@ -43,6 +44,8 @@ def convert_checkpoint(
         prefer_ema: Take the averaged weights of a file that has both kinds.
         force: Overwrite ``target``.
         dialect: Code base of ``source``; None finds out.
+        head_dims: Channels of one attention head, for the RoPE tables that official and mmpretrain
+            files carry; None takes it from the tables in ``source``, else 64 (all released models).
         sha256: Expected hash of ``source``.
 
     Returns:
@@ -68,7 +71,9 @@ def convert_checkpoint(
         if dtype is not None:
             state_dict = {name: value.to(DTYPES[dtype]) if value.is_floating_point() else value
                           for name, value in state_dict.items()}
-        converted = from_evamm(state_dict, to)
+        tables = (value.shape[-1] for name, value in checkpoint.state_dict.items()
+                  if name.endswith('rope.freqs_cos'))
+        converted = from_evamm(state_dict, to, head_dims=head_dims or next(tables, 64))
     except CheckpointError as error:
         raise CheckpointError(f'{checkpoint.path}: {error}') from error
     report.dialect = canonical.dialect
