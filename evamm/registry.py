@@ -9,7 +9,7 @@ from evamm import compat
 compat.install()
 compat.require('torch', 'mmengine')
 
-from mmengine.registry import Registry, root  # noqa: E402
+from mmengine.registry import Registry, root
 
 
 def _node(parent: Registry, *locations: str) -> Registry:

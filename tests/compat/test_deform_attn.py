@@ -24,7 +24,7 @@ def make_inputs(device: str = 'cpu') -> tuple[torch.Tensor, ...]:
     return tuple(tensor.to(device) for tensor in tensors)
 
 
-def definition(value, shapes, starts, locations, weights):  # noqa: ANN001, ANN201
+def definition(value, shapes, starts, locations, weights):
     batch, _, heads, dims = value.shape
     queries, points = locations.shape[1], locations.shape[4]
     output = torch.zeros(batch, queries, heads, dims, dtype=torch.float64)
@@ -58,12 +58,12 @@ def test_gradients_equal_finite_differences() -> None:
 
     class Attention(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, value, locations, weights):  # noqa: ANN001, ANN205
+        def forward(ctx, value, locations, weights):
             ctx.save_for_backward(value, locations, weights)
             return ms_deform_attn_forward(value, shapes, starts, locations, weights, im2col_step=64)
 
         @staticmethod
-        def backward(ctx, grad):  # noqa: ANN001, ANN205
+        def backward(ctx, grad):
             value, locations, weights = ctx.saved_tensors
             grads = [torch.zeros_like(tensor) for tensor in ctx.saved_tensors]
             ms_deform_attn_backward(
@@ -82,8 +82,9 @@ def test_cuda_equals_cpu() -> None:
 
 
 def test_module_of_mmcv_agrees() -> None:
-    import evamm.registry  # noqa: F401  installs the operators
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    import evamm.registry  # noqa: F401  installs the operators
 
     value, shapes, starts, locations, weights = make_inputs()
     theirs = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
+from mmcv.ops import sigmoid_focal_loss, softmax_focal_loss
 
 import evamm.registry  # noqa: F401  installs the operators
-
-from mmcv.ops import sigmoid_focal_loss, softmax_focal_loss
 
 GAMMAS = [0.0, 1.5, 2.0]
 

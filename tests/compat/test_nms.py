@@ -8,7 +8,9 @@ import torch
 from evamm.compat.mmcv_ext.nms import nms, nms_match
 
 
-def random_boxes(count: int, *, seed: int, spread: float = 60.0) -> tuple[torch.Tensor, torch.Tensor]:
+def random_boxes(
+    count: int, *, seed: int, spread: float = 60.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, generator=generator) * spread
     sizes = torch.rand(count, 2, generator=generator) * 30
@@ -95,8 +97,9 @@ def test_nms_match_groups_every_box_with_the_one_that_removes_it(threshold: floa
 
 
 def test_batched_nms_of_mmcv_works_per_class() -> None:
-    import evamm.registry  # noqa: F401  installs the operators
     from mmcv.ops import batched_nms
+
+    import evamm.registry  # noqa: F401  installs the operators
 
     boxes, scores = random_boxes(120, seed=2)
     labels = torch.arange(120) % 3

@@ -29,7 +29,7 @@ class RoIAlign(torch.autograd.Function):
     """The two functions, called as mmcv calls them."""
 
     @staticmethod
-    def forward(ctx, features, rois, size, scale, ratio, mode, aligned):  # noqa: ANN001, ANN205
+    def forward(ctx, features, rois, size, scale, ratio, mode, aligned):
         shape = (len(rois), features.shape[1], *size)
         output = features.new_zeros(shape)
         argmax_y, argmax_x = (features.new_zeros(shape if mode == MAXIMUM else 0) for _ in 'yx')
@@ -47,7 +47,7 @@ class RoIAlign(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
+    def backward(ctx, grad):
         grad_input = grad.new_zeros(ctx.shape)
         roi_align_backward(grad, *ctx.saved_tensors, grad_input, **ctx.options)
         return grad_input, *[None] * 6
@@ -188,7 +188,7 @@ class LargestTensor(TorchDispatchMode):
 
     numel = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
             self.numel = max(self.numel, result.numel())

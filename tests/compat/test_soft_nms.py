@@ -88,8 +88,9 @@ def test_soft_nms_keeps_the_best_box_whatever_its_score() -> None:
 
 
 def test_soft_nms_through_mmcv_leaves_the_inputs_alone() -> None:
-    import evamm.registry  # noqa: F401  installs the operators
     from mmcv.ops import soft_nms
+
+    import evamm.registry  # noqa: F401  installs the operators
 
     boxes, scores = random_boxes(40, seed=4)
     before = boxes.clone(), scores.clone()

@@ -1,7 +1,7 @@
 """Multi-scale deformable attention: `ms_deform_attn_forward` / `_backward` of `mmcv._ext`.
 
-Zhu et al., "Deformable DETR" (arXiv 2010.04159), equation 3. mmcv calls these on CUDA; on the CPU it
-has a formula of its own.
+Zhu et al., "Deformable DETR" (arXiv 2010.04159), equation 3. mmcv calls these on CUDA; on the CPU
+it has a formula of its own.
 """
 
 import torch
@@ -34,7 +34,9 @@ def ms_deform_attn_forward(
     """
     batch, _, heads, dims = value.shape
     queries = sampling_locations.shape[1]
-    grids = (2 * sampling_locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # [L, B*M, Q, P, 2]
+    grids = (
+        (2 * sampling_locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
+    )  # [L, B*M, Q, P, 2]
     weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2)  # [L, B*M, Q, P]
     output = value.new_zeros(batch * heads, dims, queries)
     starts = value_level_start_index.tolist()

@@ -145,13 +145,17 @@ class _Axis:
         grid = grid[:, None, None]
         self.used = sample_index < grid
         self.position = (
-            start[:, None, None] + bin_index * step + (sample_index + 0.5) * step / grid.clamp(min=1)
+            start[:, None, None]
+            + bin_index * step
+            + (sample_index + 0.5) * step / grid.clamp(min=1)
         )
         low, high, high_weight, inside = _neighbours(self.position, length)
         inside = inside & self.used
         weights = start.new_zeros(*self.position.shape, extent)
         for cell, weight in ((low, 1 - high_weight), (high, high_weight)):
-            place = (cell - first[:, None, None]).clamp(0, extent - 1)  # unused ones may lie outside
+            place = (cell - first[:, None, None]).clamp(
+                0, extent - 1
+            )  # unused ones may lie outside
             weights.scatter_add_(3, place[..., None], (weight * inside)[..., None])
         self.per_sample = weights.flatten(1, 2)
         self.per_bin = weights.sum(dim=2) / grid.clamp(min=1)
@@ -274,7 +278,8 @@ def _maximum_per_bin(samples: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor, Te
         chosen.append(position.gather(4, sample[..., None]).squeeze(4))
     empty = torch.isneginf(best)
     best, row, column = (
-        value.masked_fill(empty, fill) for value, fill in ((best, 0), (chosen[0], -1), (chosen[1], -1))
+        value.masked_fill(empty, fill)
+        for value, fill in ((best, 0), (chosen[0], -1), (chosen[1], -1))
     )
     return best, row, column
 
