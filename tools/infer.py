@@ -16,6 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+try:
+    import evamm  # noqa: F401
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -54,10 +59,20 @@ def summarise(result: dict[str, Any], topk: int, classes: tuple[str, ...] | None
     return {**kept, 'topk': best}
 
 
+def list_images(images: list[str], out_dir: Path) -> list[str]:
+    """Paths without repetitions, and without the pictures that an earlier run left in `out_dir`."""
+    from evamm.apis.images import collect_images
+
+    own = out_dir.resolve()
+    paths = dict.fromkeys(source.path for source in collect_images(images))
+    paths = [path for path in paths if not Path(path).resolve().is_relative_to(own)]
+    if not paths:
+        raise FileNotFoundError(f'All images lie in --out-dir {out_dir}, which is for results.')
+    return paths
+
+
 def report(summary: dict[str, Any]) -> str:
     """One line for the terminal."""
-    if 'error' in summary:
-        return f'! {summary["error"]}'
     name = summary.get('pred_class', f'class {summary["pred_label"]}')
     return f'{summary["img_path"]}: {name} ({summary["pred_score"]:.1%})'
 
@@ -72,11 +87,12 @@ def main() -> int:
 
     compat.install()
     from evamm.apis import ImageClassificationInferencer
-    from evamm.apis.images import collect_images
     from evamm.checkpoints import CheckpointError
+    from evamm.visualization.predictions import picture_paths
 
     try:
-        sources = collect_images(args.images)  # a wrong path shows before the model is built
+        # Read first, so that a wrong path shows before the model is built.
+        paths = list_images(args.images, args.out_dir)
         inferencer = ImageClassificationInferencer(
             args.model, args.checkpoint or True, args.device, img_size=args.img_size)
     except (NotImplementedError, ValueError, OSError, CheckpointError) as error:
@@ -85,7 +101,7 @@ def main() -> int:
 
     start = time.monotonic()
     results = inferencer(
-        [source.content for source in sources],
+        paths,
         batch_size=args.batch_size,
         on_error='report',
         show_dir=None if args.no_pictures else args.out_dir,
@@ -93,11 +109,16 @@ def main() -> int:
     seconds = time.monotonic() - start
 
     summaries = [summarise(result, args.topk, inferencer.classes) for result in results]
+    if not args.no_pictures:
+        for summary, picture in zip(summaries, picture_paths(paths, args.out_dir)):
+            if 'error' not in summary:
+                summary['picture'] = picture
     path = args.out_dir / 'predictions.json'
     write_json(
         {'model': args.model, 'checkpoint': args.checkpoint, 'predictions': summaries}, path)
     for summary in summaries[:20]:
-        print(report(summary))
+        if 'error' not in summary:
+            print(report(summary))
     if len(summaries) > 20:
         print(f'... and {len(summaries) - 20} more in {path}')
     failed = [summary for summary in summaries if 'error' in summary]

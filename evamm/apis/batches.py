@@ -53,7 +53,8 @@ def take_batch(config: Config, split: str = 'train', count: int = 24, *,
     training = split == 'train'
     # mmengine shuffles by this seed; drop_last would drop everything of a small data set.
     loader_config.update(
-        batch_size=count, num_workers=0, persistent_workers=False, drop_last=False)
+        batch_size=count, num_workers=0, persistent_workers=False, pin_memory=False,
+        drop_last=False)
     loader_config.sampler = dict(type='DefaultSampler', shuffle=True)
     loader_config.pop('batch_sampler', None)
     set_random_seed(seed)

@@ -5,7 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from mmpretrain.utils import track
+from rich.console import Console
+from rich.progress import track
 
 from evamm.apis.images import ImageReadError, ImageSource
 
@@ -29,7 +30,7 @@ def load_batches(
         prepare: Decodes one image and runs the test pipeline.
         batch_size: Images per batch.
         on_error: 'raise' stops at the first unreadable image; 'report' goes on without it.
-        progress: Show a progress bar; None: for more than one batch.
+        progress: Show a progress bar on stderr; None: for more than one batch.
         description: Text before the bar.
 
     Returns:
@@ -43,7 +44,7 @@ def load_batches(
     batches = _iter_batches(sources, prepare, batch_size, on_error)
     count = -(-len(sources) // batch_size)
     if progress or (progress is None and count > 1):
-        return track(batches, description, total=count)
+        return track(batches, description, total=count, console=Console(stderr=True))
     return batches
 
 

@@ -52,9 +52,11 @@ def test_every_kind_of_input_agrees(model: torch.nn.Module, photos: Path) -> Non
 
 
 def test_batches_change_nothing_and_keep_the_order(model: torch.nn.Module, photos: Path,
-                                                   capfd: pytest.CaptureFixture) -> None:
+                                                   capsys: pytest.CaptureFixture) -> None:
     one = evamm.inference_model(model, photos)
-    assert '100%' in capfd.readouterr().out  # progress of four batches
+    printed = capsys.readouterr()
+    assert '100%' in printed.err  # progress of four batches
+    assert printed.out == ''
     three = evamm.inference_model(model, photos, batch_size=3)
     assert [Path(result['img_path']).name for result in one] == [
         'astronaut.jpg', 'camera.jpg', 'coffee.png', 'chelsea.jpg']

@@ -14,6 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+try:
+    import evamm  # noqa: F401
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 
 def parse_args() -> argparse.Namespace:
     from mmengine.config import DictAction
@@ -40,11 +45,13 @@ def main() -> int:
     from mmengine.config import Config
 
     from evamm.apis.batches import take_batch
+    from evamm.engine.runner import preflight
     from evamm.visualization.canvas import contact_sheet
 
     try:
         config = Config.fromfile(args.config)
         config.merge_from_dict(args.cfg_options or {})
+        preflight.check_datasets(config, (f'{args.split}_dataloader',))
         batch = take_batch(config, args.split, args.count, seed=args.seed)
     except (FileNotFoundError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)

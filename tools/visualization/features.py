@@ -13,6 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
+try:
+    import evamm  # noqa: F401
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
