@@ -85,9 +85,12 @@ def load_torch_file(path: Path, *, verify: bool = True) -> Any:
     if is_zip and verify:
         check_zip(path)
     try:
-        with only_these_globals(), warnings.catch_warnings():
+        with only_these_globals(), warnings.catch_warnings(), path.open('rb') as file:
             warnings.simplefilter('ignore')  # about TypedStorage and numpy names
-            return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
+            # Mapping needs a path, and by its ending torch would take it for another format.
+            mapped = is_zip and path.suffix != '.safetensors'
+            return torch.load(
+                path if mapped else file, map_location='cpu', weights_only=True, mmap=mapped)
     except Exception as error:
         raise CheckpointError(_explain(error)) from error
 
