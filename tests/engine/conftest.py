@@ -1,8 +1,10 @@
 """A training run small enough for a unit test: 24 points, two classes, a few dozen weights."""
 
 import copy
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
@@ -19,9 +21,10 @@ from evamm.engine import EVARunner
 
 @DATASETS.register_module()
 class ToyDataset(Dataset):
-    """Points of two classes, the same in every process."""
+    """Points of two classes, the same in every process, with augmentation on request."""
 
-    def __init__(self, length=24):
+    def __init__(self, length=24, augment=False):
+        self.augment = augment
         generator = torch.Generator().manual_seed(0)
         self.points = torch.randn(length, 6, generator=generator)
         self.labels = (self.points.sum(1) > 0).long()
@@ -31,7 +34,10 @@ class ToyDataset(Dataset):
         return len(self.points)
 
     def __getitem__(self, index):
-        return {'inputs': self.points[index], 'labels': self.labels[index]}
+        point = self.points[index]
+        if self.augment:  # as transforms do: from Python's and from NumPy's generator
+            point = point * random.uniform(0.9, 1.1) + np.float32(np.random.normal(0, 0.1))
+        return {'inputs': point, 'labels': self.labels[index]}
 
 
 @MODELS.register_module()
@@ -78,7 +84,7 @@ def _loader(shuffle, batch_size=4):
         'num_workers': 0,
         'sampler': {'type': 'DefaultSampler', 'shuffle': shuffle},
         'collate_fn': {'type': 'default_collate'},
-        'dataset': {'type': 'ToyDataset'},
+        'dataset': {'type': 'ToyDataset', 'augment': shuffle},
     }
 
 
