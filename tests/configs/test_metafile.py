@@ -128,8 +128,10 @@ def test_timm_names_are_aliases():
         if '_clip_' not in name or 'clip_ft' in name
     }
     assert theirs == {
-        alias for model in MODELS for alias in model['Alias'] if alias.rpartition('.')[0] in
-        timm.list_models()
+        alias
+        for model in MODELS
+        for alias in model['Alias']
+        if alias.rpartition('.')[0] in timm.list_models()
     }
 
 
@@ -214,7 +216,9 @@ def test_check_finds_a_metafile_nobody_lists(small_root):
     root = write()
     (root / 'configs' / 'other').mkdir()
     (root / 'configs' / 'other' / 'metafile.yml').write_text('Models: []')
-    assert check_metafile.check(root) == ['model-index.yml does not import configs/other/metafile.yml']
+    assert check_metafile.check(root) == [
+        'model-index.yml does not import configs/other/metafile.yml'
+    ]
 
 
 def test_tables_follow_the_metafile(small_root):

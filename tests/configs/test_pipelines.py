@@ -33,7 +33,9 @@ def test_training_pipeline_is_the_official_one(name):
     size = int(name.rpartition('_')[2])
     assert load(DATASETS / f'{name}.py').train_dataloader.dataset.pipeline == [
         LOAD,
-        dict(type='RandomResizedCrop', scale=size, crop_ratio_range=(MIN_CROP[name], 1.0), **PILLOW),
+        dict(
+            type='RandomResizedCrop', scale=size, crop_ratio_range=(MIN_CROP[name], 1.0), **PILLOW
+        ),
         dict(type='RandomFlip', prob=0.5, direction='horizontal'),
         dict(  # rand-m9-mstd0.5-inc1, filled with the mean colour (images are BGR here)
             type='RandAugment',

@@ -130,7 +130,7 @@ def render_pages(root: Path = ROOT) -> dict[Path, str]:
         ValueError: If a README lacks the marker lines.
     """
     pages, families, names = {}, [], []
-    for path, content in load_metafiles(root).items():
+    for content in load_metafiles(root).values():
         models, collection = content['Models'], content['Collections'][0]
         readme = Path(collection['README'])
         text = (root / readme).read_text(encoding='utf-8')
