@@ -24,13 +24,16 @@ except ModuleNotFoundError:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('model', help='model name (see evamm.list_models) or config file')
     parser.add_argument('images', nargs='+', help='images, folders, patterns or addresses')
     parser.add_argument(
-        '--checkpoint', help='checkpoint of any dialect (default: the released weights)')
+        '--checkpoint', help='checkpoint of any dialect (default: the released weights)'
+    )
     parser.add_argument(
-        '--out-dir', type=Path, default=Path('outputs/infer'), help='default: outputs/infer')
+        '--out-dir', type=Path, default=Path('outputs/infer'), help='default: outputs/infer'
+    )
     parser.add_argument('--batch-size', type=int, default=1, help='images per pass (default: 1)')
     parser.add_argument('--device', help='default: the GPU where there is one')
     parser.add_argument('--topk', type=int, default=5, help='classes per image (default: 5)')
@@ -53,8 +56,10 @@ def summarise(result: dict[str, Any], topk: int, classes: tuple[str, ...] | None
 
     if 'error' in result:
         return result
-    best = [{'label': label, 'score': score, **({'class': name} if classes is not None else {})}
-            for label, score, name in top_classes(result['pred_scores'], topk, classes)]
+    best = [
+        {'label': label, 'score': score, **({'class': name} if classes is not None else {})}
+        for label, score, name in top_classes(result['pred_scores'], topk, classes)
+    ]
     kept = {key: value for key, value in result.items() if key != 'pred_scores'}
     return {**kept, 'topk': best}
 
@@ -94,7 +99,8 @@ def main() -> int:
         # Read first, so that a wrong path shows before the model is built.
         paths = list_images(args.images, args.out_dir)
         inferencer = ImageClassificationInferencer(
-            args.model, args.checkpoint or True, args.device, img_size=args.img_size)
+            args.model, args.checkpoint or True, args.device, img_size=args.img_size
+        )
     except (NotImplementedError, ValueError, OSError, CheckpointError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
@@ -105,7 +111,8 @@ def main() -> int:
         batch_size=args.batch_size,
         on_error='report',
         show_dir=None if args.no_pictures else args.out_dir,
-        topk=args.topk)
+        topk=args.topk,
+    )
     seconds = time.monotonic() - start
 
     summaries = [summarise(result, args.topk, inferencer.classes) for result in results]
@@ -114,8 +121,7 @@ def main() -> int:
             if 'error' not in summary:
                 summary['picture'] = picture
     path = args.out_dir / 'predictions.json'
-    write_json(
-        {'model': args.model, 'checkpoint': args.checkpoint, 'predictions': summaries}, path)
+    write_json({'model': args.model, 'checkpoint': args.checkpoint, 'predictions': summaries}, path)
     for summary in summaries[:20]:
         if 'error' not in summary:
             print(report(summary))
@@ -125,8 +131,10 @@ def main() -> int:
     for summary in failed:
         print(f'error: {summary["error"]}', file=sys.stderr)
     pictures = '' if args.no_pictures else f' Pictures are in {args.out_dir}/.'
-    print(f'{len(summaries) - len(failed)} of {len(summaries)} images in {seconds:.1f} s. '
-          f'Predictions are in {path}.{pictures}')
+    print(
+        f'{len(summaries) - len(failed)} of {len(summaries)} images in {seconds:.1f} s. '
+        f'Predictions are in {path}.{pictures}'
+    )
     return 1 if failed else 0
 
 

@@ -26,8 +26,9 @@ class PictureBatch:
     captions: list[str]
 
 
-def take_batch(config: Config, split: str = 'train', count: int = 24, *,
-               seed: int = 0) -> PictureBatch:
+def take_batch(
+    config: Config, split: str = 'train', count: int = 24, *, seed: int = 0
+) -> PictureBatch:
     """Runs the loader, the transforms and the data preprocessor (with Mixup and CutMix in
     training) of `config`, then undoes the normalisation.
 
@@ -53,8 +54,8 @@ def take_batch(config: Config, split: str = 'train', count: int = 24, *,
     training = split == 'train'
     # mmengine shuffles by this seed; drop_last would drop everything of a small data set.
     loader_config.update(
-        batch_size=count, num_workers=0, persistent_workers=False, pin_memory=False,
-        drop_last=False)
+        batch_size=count, num_workers=0, persistent_workers=False, pin_memory=False, drop_last=False
+    )
     loader_config.sampler = dict(type='DefaultSampler', shuffle=True)
     loader_config.pop('batch_sampler', None)
     set_random_seed(seed)
@@ -90,7 +91,8 @@ def _build_preprocessor(config: Config) -> nn.Module:
     from mmpretrain.registry import MODELS
 
     settings: dict[str, Any] = copy.deepcopy(
-        config.model.get('data_preprocessor') or config.get('data_preprocessor') or {})
+        config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    )
     settings.setdefault('type', 'ClsDataPreprocessor')
     settings.setdefault('batch_augments', copy.deepcopy(config.model.get('train_cfg')))
     return MODELS.build(settings)
@@ -104,8 +106,10 @@ def _caption(sample: Any, classes: Sequence[str] | None) -> str:
     scores = sample.get('gt_score')
     if scores is not None and int(torch.count_nonzero(scores)) > 1:
         best = torch.topk(scores, 2)
-        return '\n'.join(f'{score:.2f} {name(int(label))}'
-                         for score, label in zip(best.values.tolist(), best.indices.tolist()))
+        return '\n'.join(
+            f'{score:.2f} {name(int(label))}'
+            for score, label in zip(best.values.tolist(), best.indices.tolist())
+        )
     if labels is None:
         return ''
     return ', '.join(name(int(label)) for label in labels)

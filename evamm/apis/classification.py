@@ -52,28 +52,31 @@ class ImageClassificationInferencer(MMPretrainInferencer):
 
     visualize_kwargs: set = {'show_dir', 'topk'}
 
-    def __init__(self,
-                 model: ModelInput,
-                 pretrained: bool | str | os.PathLike = True,
-                 device: str | torch.device | None = None,
-                 classes: Sequence[str] | None = None,
-                 *,
-                 img_size: int | None = None) -> None:
-        model = build_for_inference(
-            model, pretrained, device, img_size=img_size, needs_head=True)
+    def __init__(
+        self,
+        model: ModelInput,
+        pretrained: bool | str | os.PathLike = True,
+        device: str | torch.device | None = None,
+        classes: Sequence[str] | None = None,
+        *,
+        img_size: int | None = None,
+    ) -> None:
+        model = build_for_inference(model, pretrained, device, img_size=img_size, needs_head=True)
         super().__init__(model, pretrained=False)
         self.classes = tuple(classes) if classes is not None else class_names(model)
 
-    def __call__(self,
-                 inputs: ImageInput | Sequence[ImageInput],
-                 return_datasamples: bool = False,
-                 batch_size: int = 1,
-                 *,
-                 channel_order: str = 'bgr',
-                 on_error: str = 'raise',
-                 progress: bool | None = None,
-                 show_dir: str | os.PathLike | None = None,
-                 topk: int = 5) -> list[dict[str, Any]] | list[DataSample]:
+    def __call__(
+        self,
+        inputs: ImageInput | Sequence[ImageInput],
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        *,
+        channel_order: str = 'bgr',
+        on_error: str = 'raise',
+        progress: bool | None = None,
+        show_dir: str | os.PathLike | None = None,
+        topk: int = 5,
+    ) -> list[dict[str, Any]] | list[DataSample]:
         """Classifies images.
 
         Args:
@@ -96,12 +99,16 @@ class ImageClassificationInferencer(MMPretrainInferencer):
             ImageReadError: An image cannot be read; the message names it.
         """
         if return_datasamples and on_error != 'raise':
-            raise ValueError("return_datasamples=True has no place for errors: use on_error='raise'")
+            raise ValueError("return_datasamples=True needs on_error='raise': no place for errors.")
         sources = collect_images(inputs)
         results: list[Any] = [None] * len(sources)
         batches = load_batches(
-            sources, lambda source: self.pipeline(load_image(source, channel_order)), batch_size,
-            on_error=on_error, progress=progress)
+            sources,
+            lambda source: self.pipeline(load_image(source, channel_order)),
+            batch_size,
+            on_error=on_error,
+            progress=progress,
+        )
         for indices, samples, errors in batches:
             predictions = self.forward(pseudo_collate(samples)) if samples else []
             for index, prediction in zip(indices, predictions):
@@ -109,8 +116,9 @@ class ImageClassificationInferencer(MMPretrainInferencer):
             for index, error in errors.items():
                 results[index] = error
         if show_dir is not None:
-            self.visualize(sources, results, show_dir=show_dir, topk=topk,
-                           channel_order=channel_order)
+            self.visualize(
+                sources, results, show_dir=show_dir, topk=topk, channel_order=channel_order
+            )
         if return_datasamples:
             return results
         return [self._to_dict(source, result) for source, result in zip(sources, results)]
@@ -129,20 +137,28 @@ class ImageClassificationInferencer(MMPretrainInferencer):
             entry['pred_class'] = self.classes[label]
         return entry
 
-    def visualize(self, ori_inputs: list[ImageSource], preds: list[DataSample | ImageReadError], *,
-                  show_dir: str | os.PathLike, topk: int = 5,
-                  channel_order: str = 'bgr') -> list[str]:
+    def visualize(
+        self,
+        ori_inputs: list[ImageSource],
+        preds: list[DataSample | ImageReadError],
+        *,
+        show_dir: str | os.PathLike,
+        topk: int = 5,
+        channel_order: str = 'bgr',
+    ) -> list[str]:
         """Writes one PNG per image with its `topk` classes into `show_dir`; gives their paths."""
         from evamm.visualization.predictions import picture_paths, save_prediction
 
         written = []
         for source, pred, path in zip(
-                ori_inputs, preds, picture_paths([s.name for s in ori_inputs], show_dir)):
+            ori_inputs, preds, picture_paths([s.name for s in ori_inputs], show_dir)
+        ):
             if isinstance(pred, ImageReadError):
                 continue
             scores = pred.pred_score.detach().float().cpu().numpy()
-            save_prediction(load_image(source, channel_order), scores, path, classes=self.classes,
-                            topk=topk)
+            save_prediction(
+                load_image(source, channel_order), scores, path, classes=self.classes, topk=topk
+            )
             written.append(path)
         return written
 
@@ -152,9 +168,14 @@ class ImageClassificationInferencer(MMPretrainInferencer):
         return list_models(pattern, task='Image Classification')
 
 
-def build_for_inference(model: ModelInput, pretrained: bool | str | os.PathLike = True,
-                        device: str | torch.device | None = None, *, img_size: int | None = None,
-                        needs_head: bool = False) -> BaseModel:
+def build_for_inference(
+    model: ModelInput,
+    pretrained: bool | str | os.PathLike = True,
+    device: str | torch.device | None = None,
+    *,
+    img_size: int | None = None,
+    needs_head: bool = False,
+) -> BaseModel:
     """The model to run: built from its name or config, or the given one.
 
     Raises:
@@ -165,7 +186,8 @@ def build_for_inference(model: ModelInput, pretrained: bool | str | os.PathLike 
         if getattr(model, '_config', None) is None:
             raise ValueError(
                 f'This {type(model).__name__} carries no config, so its transforms are unknown. '
-                'Build it with evamm.get_model, or set model._config to its Config.')
+                'Build it with evamm.get_model, or set model._config to its Config.'
+            )
         if img_size is not None:
             raise ValueError('img_size is for a model built here; give it to evamm.get_model.')
         _check_head(model._config, needs_head)
@@ -186,20 +208,23 @@ def _check_head(config: Config, needs_head: bool, name: str | None = None) -> No
         name = name or config.filename or 'This model'
         raise NotImplementedError(
             f'{name} has no classifier, so it predicts no class. It gives features: '
-            'evamm.extract_features(model, images), or evamm.FeatureExtractor(model)(images).')
+            'evamm.extract_features(model, images), or evamm.FeatureExtractor(model)(images).'
+        )
 
 
-def inference_model(model: ModelInput,
-                    inputs: ImageInput | Sequence[ImageInput],
-                    *,
-                    pretrained: bool | str | os.PathLike = True,
-                    device: str | torch.device | None = None,
-                    classes: Sequence[str] | None = None,
-                    img_size: int | None = None,
-                    batch_size: int = 1,
-                    channel_order: str = 'bgr',
-                    on_error: str = 'raise',
-                    show_dir: str | os.PathLike | None = None) -> dict | list[dict]:
+def inference_model(
+    model: ModelInput,
+    inputs: ImageInput | Sequence[ImageInput],
+    *,
+    pretrained: bool | str | os.PathLike = True,
+    device: str | torch.device | None = None,
+    classes: Sequence[str] | None = None,
+    img_size: int | None = None,
+    batch_size: int = 1,
+    channel_order: str = 'bgr',
+    on_error: str = 'raise',
+    show_dir: str | os.PathLike | None = None,
+) -> dict | list[dict]:
     """Classifies images with a model, in one call.
 
     Args:
@@ -228,8 +253,13 @@ def inference_model(model: ModelInput,
         >>> predict['pred_class'], predict['pred_score']
     """
     inferencer = ImageClassificationInferencer(
-        model, pretrained, device, classes, img_size=img_size)
+        model, pretrained, device, classes, img_size=img_size
+    )
     results = inferencer(
-        inputs, batch_size=batch_size, channel_order=channel_order, on_error=on_error,
-        show_dir=show_dir)
+        inputs,
+        batch_size=batch_size,
+        channel_order=channel_order,
+        on_error=on_error,
+        show_dir=show_dir,
+    )
     return results[0] if is_single_image(inputs) else results

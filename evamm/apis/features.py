@@ -35,23 +35,27 @@ class FeatureExtractor:
         torch.Size([120, 768])
     """
 
-    def __init__(self,
-                 model: ModelInput,
-                 pretrained: bool | str | os.PathLike = True,
-                 device: str | torch.device | None = None,
-                 *,
-                 img_size: int | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelInput,
+        pretrained: bool | str | os.PathLike = True,
+        device: str | torch.device | None = None,
+        *,
+        img_size: int | None = None,
+    ) -> None:
         self.model = build_for_inference(model, pretrained, device, img_size=img_size)
         self.config: Config = self.model._config
 
-    def __call__(self,
-                 inputs: ImageInput | Sequence[ImageInput],
-                 batch_size: int = 1,
-                 *,
-                 pool: str = 'mean',
-                 blocks: Sequence[int] | None = None,
-                 channel_order: str = 'bgr',
-                 progress: bool | None = None) -> Tensor | tuple[Tensor, ...]:
+    def __call__(
+        self,
+        inputs: ImageInput | Sequence[ImageInput],
+        batch_size: int = 1,
+        *,
+        pool: str = 'mean',
+        blocks: Sequence[int] | None = None,
+        channel_order: str = 'bgr',
+        progress: bool | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
         """Extracts features of B images; see `extract_features` for the arguments and shapes.
 
         Returns:
@@ -60,8 +64,12 @@ class FeatureExtractor:
         transform = ImageTransform(self.config, channel_order)
         sources = collect_images(inputs)
         batches = load_batches(
-            sources, lambda source: transform.pack(load_image(source, channel_order)), batch_size,
-            progress=progress, description='Features')
+            sources,
+            lambda source: transform.pack(load_image(source, channel_order)),
+            batch_size,
+            progress=progress,
+            description='Features',
+        )
         parts = []
         for _, samples, _ in batches:
             packed = {'inputs': [sample['inputs'] for sample in samples]}
@@ -76,16 +84,18 @@ class FeatureExtractor:
         return list_models(pattern)
 
 
-def extract_features(model: ModelInput | nn.Module,
-                     images: ImageInput | Sequence[ImageInput] | Tensor,
-                     *,
-                     pool: str = 'mean',
-                     blocks: Sequence[int] | None = None,
-                     pretrained: bool | str | os.PathLike = True,
-                     device: str | torch.device | None = None,
-                     img_size: int | None = None,
-                     batch_size: int = 1,
-                     channel_order: str = 'bgr') -> Tensor | tuple[Tensor, ...]:
+def extract_features(
+    model: ModelInput | nn.Module,
+    images: ImageInput | Sequence[ImageInput] | Tensor,
+    *,
+    pool: str = 'mean',
+    blocks: Sequence[int] | None = None,
+    pretrained: bool | str | os.PathLike = True,
+    device: str | torch.device | None = None,
+    img_size: int | None = None,
+    batch_size: int = 1,
+    channel_order: str = 'bgr',
+) -> Tensor | tuple[Tensor, ...]:
     """Extracts features of images, without gradients.
 
     Args:
@@ -123,13 +133,17 @@ def extract_features(model: ModelInput | nn.Module,
         if not isinstance(model, nn.Module):
             model = build_for_inference(model, pretrained, device, img_size=img_size)
         if images.ndim != 4 or not images.is_floating_point():
-            raise ValueError('A tensor of images must be normalised and [B, 3, H, W], found '
-                             f'{images.dtype} {list(images.shape)}.')
+            raise ValueError(
+                'A tensor of images must be normalised and [B, 3, H, W], found '
+                f'{images.dtype} {list(images.shape)}.'
+            )
         features = _forward(model, images, pool, blocks)
         return features[0] if blocks is None else features
     if isinstance(model, nn.Module) and not isinstance(model, BaseModel):
-        raise TypeError(f'{type(model).__name__} carries no transforms: give it a normalised '
-                        'tensor [B, 3, H, W], e.g. from evamm.get_transforms(name).')
+        raise TypeError(
+            f'{type(model).__name__} carries no transforms: give it a normalised '
+            'tensor [B, 3, H, W], e.g. from evamm.get_transforms(name).'
+        )
     extractor = FeatureExtractor(model, pretrained, device, img_size=img_size)
     return extractor(images, batch_size, pool=pool, blocks=blocks, channel_order=channel_order)
 
@@ -147,8 +161,9 @@ def find_trunk(model: nn.Module) -> EVAViT:
 
 
 @torch.no_grad()
-def _forward(model: nn.Module, images: Tensor, pool: str,
-             blocks: Sequence[int] | None) -> tuple[Tensor, ...]:
+def _forward(
+    model: nn.Module, images: Tensor, pool: str, blocks: Sequence[int] | None
+) -> tuple[Tensor, ...]:
     if pool not in POOLS:
         raise ValueError(f"pool must be one of {', '.join(POOLS)}, found '{pool}'.")
     trunk = find_trunk(model)

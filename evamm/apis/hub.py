@@ -8,7 +8,7 @@ through `evamm.checkpoints`: any dialect, resized where needed, never unpickling
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ def register_model_index(root: Path | None = None) -> None:
         if Path(config).resolve() != names[name].config.resolve():
             raise ValueError(
                 f'mmpretrain already has a model named {name}, with the config {config}; evamm '
-                f'cannot register its own, {names[name].config}.')
+                f'cannot register its own, {names[name].config}.'
+            )
     if not registered:
         ModelHub.register_model_index(root / 'model-index.yml', config_prefix=root)
     _resolve_aliases(ModelHub, {alias: entry.name for alias, entry in entries.items()})
@@ -72,9 +73,14 @@ def _route_checkpoints() -> None:
 
 def _make_loader(original: Callable[..., dict]) -> Callable[..., dict]:
     @functools.wraps(original)
-    def load_checkpoint(model: Any, filename: str | os.PathLike, map_location: Any = None,
-                        strict: bool = False, logger: Any = None,
-                        revise_keys: list[tuple[str, str]] = [(r'^module\.', '')]) -> dict:  # noqa: B006 (mmengine's signature)
+    def load_checkpoint(
+        model: Any,
+        filename: str | os.PathLike,
+        map_location: Any = None,
+        strict: bool = False,
+        logger: Any = None,
+        revise_keys: Sequence[tuple[str, str]] = ((r'^module\.', ''),),
+    ) -> dict:
         if not _has_trunk(model):
             return original(model, filename, map_location, strict, logger, revise_keys)
         from evamm.apis.model import load_weights

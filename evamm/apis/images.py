@@ -6,12 +6,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
 import numpy as np
 from PIL import Image, ImageOps
 
-ImageInput = Union[str, os.PathLike, np.ndarray, Image.Image]
+ImageInput = str | os.PathLike | np.ndarray | Image.Image
 CHANNEL_ORDERS = ('bgr', 'rgb')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm')
 
@@ -63,20 +62,23 @@ def collect_images(inputs: ImageInput | Sequence[ImageInput]) -> list[ImageSourc
     if not isinstance(items, (list, tuple)):
         raise TypeError(
             'An input must be a path, a folder, a pattern, an array, a PIL image or a list of '
-            f'these, found {type(inputs).__name__}. A normalised tensor goes to model(tensor).')
+            f'these, found {type(inputs).__name__}. A normalised tensor goes to model(tensor).'
+        )
     sources: list[ImageSource] = []
     for item in items:
         if isinstance(item, (str, os.PathLike)):
             sources += [ImageSource(path, path) for path in _expand_path(os.fspath(item))]
         elif isinstance(item, np.ndarray) and item.ndim == 4:
-            sources += [ImageSource(f'image {len(sources) + i}', image)
-                        for i, image in enumerate(item)]
+            sources += [
+                ImageSource(f'image {len(sources) + i}', image) for i, image in enumerate(item)
+            ]
         elif isinstance(item, (np.ndarray, Image.Image)):
             sources.append(ImageSource(f'image {len(sources)}', item))
         else:
             raise TypeError(
                 f'Input {len(sources)} must be a path, an array or a PIL image, found '
-                f'{type(item).__name__}. A normalised tensor goes to model(tensor).')
+                f'{type(item).__name__}. A normalised tensor goes to model(tensor).'
+            )
     return sources
 
 
@@ -128,8 +130,9 @@ def _expand_path(path: str) -> Iterator[str]:
         missing = f'No image matches the pattern {path}'
     else:
         raise FileNotFoundError(f'There is no image or folder at {path}')
-    found = sorted(file for file in found
-                   if file.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(file))
+    found = sorted(
+        file for file in found if file.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(file)
+    )
     if not found:
         raise FileNotFoundError(f'{missing} ({", ".join(IMAGE_SUFFIXES)}).')
     yield from found
@@ -160,5 +163,6 @@ def _check_array(array: np.ndarray, name: str, channel_order: str) -> np.ndarray
         return np.repeat(array[:, :, None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3:
         raise ImageReadError(
-            f'{name} must have the shape [H, W, 3] or [H, W], found {list(array.shape)}.')
+            f'{name} must have the shape [H, W, 3] or [H, W], found {list(array.shape)}.'
+        )
     return array if channel_order == 'rgb' else array[:, :, ::-1]

@@ -35,8 +35,10 @@ def load_config(model: str | os.PathLike | Config) -> tuple[Config, ModelEntry |
     if isinstance(model, Config):
         return copy.deepcopy(model), None
     if not isinstance(model, (str, os.PathLike)):
-        raise TypeError(f'A model is given by its name, a config path or a Config, found '
-                        f'{type(model).__name__}.')
+        raise TypeError(
+            f'A model is given by its name, a config path or a Config, found '
+            f'{type(model).__name__}.'
+        )
     name = os.fspath(model)
     if name.endswith('.py'):
         if not os.path.isfile(name):
@@ -46,17 +48,19 @@ def load_config(model: str | os.PathLike | Config) -> tuple[Config, ModelEntry |
     return Config.fromfile(entry.config), entry
 
 
-def get_model(model: str | os.PathLike | Config,
-              pretrained: bool | str | os.PathLike = False,
-              device: str | torch.device | None = None,
-              *,
-              img_size: int | None = None,
-              num_classes: int | None = None,
-              backbone: dict[str, Any] | None = None,
-              neck: dict[str, Any] | None = None,
-              head: dict[str, Any] | None = None,
-              train_cfg: dict[str, Any] | None = None,
-              prefer_ema: bool = True) -> BaseModel:
+def get_model(
+    model: str | os.PathLike | Config,
+    pretrained: bool | str | os.PathLike = False,
+    device: str | torch.device | None = None,
+    *,
+    img_size: int | None = None,
+    num_classes: int | None = None,
+    backbone: dict[str, Any] | None = None,
+    neck: dict[str, Any] | None = None,
+    head: dict[str, Any] | None = None,
+    train_cfg: dict[str, Any] | None = None,
+    prefer_ema: bool = True,
+) -> BaseModel:
     """Builds a model in evaluation mode, with or without released weights.
 
     Args:
@@ -93,7 +97,8 @@ def get_model(model: str | os.PathLike | Config,
     config, entry = load_config(model)
     overrides = dict(backbone=backbone, neck=neck, head=head, train_cfg=train_cfg)
     config.merge_from_dict(
-        {'model': {key: value for key, value in overrides.items() if value is not None}})
+        {'model': {key: value for key, value in overrides.items() if value is not None}}
+    )
     if img_size is not None:
         set_img_size(config, img_size)
     if num_classes is not None:
@@ -124,8 +129,13 @@ def get_model(model: str | os.PathLike | Config,
     return built.eval()
 
 
-def load_weights(model: BaseModel, weights: str | os.PathLike, *, sha256: str | None = None,
-                 prefer_ema: bool = True) -> dict[str, Any]:
+def load_weights(
+    model: BaseModel,
+    weights: str | os.PathLike,
+    *,
+    sha256: str | None = None,
+    prefer_ema: bool = True,
+) -> dict[str, Any]:
     """Loads a checkpoint of any dialect, local or by its address, into a model.
 
     Args:
@@ -137,8 +147,7 @@ def load_weights(model: BaseModel, weights: str | os.PathLike, *, sha256: str | 
     Returns:
         The checkpoint's `meta`, empty for a dialect without it.
     """
-    return load_checkpoint(
-        model, os.fspath(weights), prefer_ema=prefer_ema, sha256=sha256).meta
+    return load_checkpoint(model, os.fspath(weights), prefer_ema=prefer_ema, sha256=sha256).meta
 
 
 def class_names(model: BaseModel) -> tuple[str, ...] | None:
@@ -157,13 +166,15 @@ def _set_num_classes(config: Config, num_classes: int) -> None:
     elif config.model.get('head') is None:
         raise ValueError(
             f'num_classes={num_classes} needs a head, and the config {config.filename} has none. '
-            "Give one: head=dict(type='LinearClsHead', in_channels=..., num_classes=...).")
+            "Give one: head=dict(type='LinearClsHead', in_channels=..., num_classes=...)."
+        )
     else:
         config.model.head.num_classes = num_classes
 
 
-def _find_weights(pretrained: bool | str | os.PathLike, config: Config,
-                  entry: ModelEntry | None) -> str | None:
+def _find_weights(
+    pretrained: bool | str | os.PathLike, config: Config, entry: ModelEntry | None
+) -> str | None:
     if pretrained is False or pretrained is None:
         return None
     if pretrained is not True:
@@ -173,7 +184,8 @@ def _find_weights(pretrained: bool | str | os.PathLike, config: Config,
         source = f'The model {entry.name}' if entry is not None else 'The config'
         raise ValueError(
             f'{source} names no weights for pretrained=True. Give the path of a checkpoint: '
-            "pretrained='/path/to/file'.")
+            "pretrained='/path/to/file'."
+        )
     return weights
 
 

@@ -7,7 +7,7 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def index_root() -> Path:
         return installed
     raise FileNotFoundError(
         f'evamm finds no model-index.yml in {source_tree} nor in {installed}; the model names and '
-        'configs were not installed with the package. Install evamm again.')
+        'configs were not installed with the package. Install evamm again.'
+    )
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -108,14 +109,16 @@ def _parse_entry(model: dict[str, Any], metafile: Path, root: Path) -> ModelEntr
         weights=model.get('Weights'),
         sha256=metadata.get('SHA256'),
         collection=model.get('In Collection'),
-        results=results and tuple(
+        results=results
+        and tuple(
             Result(task=row['Task'], dataset=row.get('Dataset', ''), metrics=row.get('Metrics', {}))
-            for row in results),
+            for row in results
+        ),
         metadata=metadata,
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_entries(root: Path) -> dict[str, ModelEntry]:
     """Reads every metafile that `root`/model-index.yml imports.
 
@@ -138,7 +141,8 @@ def load_entries(root: Path) -> dict[str, ModelEntry]:
                 if key in entries:
                     raise ValueError(
                         f'{metafile}: the name "{name}" of {entry.name} is already taken by '
-                        f'{entries[key].name}.')
+                        f'{entries[key].name}.'
+                    )
                 entries[key] = entry
     return entries
 
@@ -156,13 +160,16 @@ def find_entry(name: str) -> ModelEntry:
         hint = f' Did you mean {" or ".join(close)}?' if close else ''
         raise ValueError(
             f'evamm has no model named "{name}".{hint} evamm.list_models() gives all names; a '
-            'config file is given by its path, ending in .py.')
+            'config file is given by its path, ending in .py.'
+        )
     return entry
 
 
-def list_models(pattern: str | None = None,
-                exclude_patterns: str | Sequence[str] | None = None,
-                task: str | None = None) -> list[str]:
+def list_models(
+    pattern: str | None = None,
+    exclude_patterns: str | Sequence[str] | None = None,
+    task: str | None = None,
+) -> list[str]:
     """Names of the models of evamm.
 
     Args:
@@ -180,9 +187,12 @@ def list_models(pattern: str | None = None,
         >>> evamm.list_models('eva02-tiny', task='Image Classification')
         ['eva02-tiny-p14_in21k-pre_3rdparty_in1k']
     """
+
     def matches(entry: ModelEntry, wanted: str) -> bool:
-        return any(fnmatch.fnmatchcase(name.lower(), f'{wanted.lower()}*')
-                   for name in (entry.name, *entry.aliases))
+        return any(
+            fnmatch.fnmatchcase(name.lower(), f'{wanted.lower()}*')
+            for name in (entry.name, *entry.aliases)
+        )
 
     found = set()
     for entry in load_entries(index_root()).values():

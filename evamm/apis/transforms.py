@@ -29,7 +29,8 @@ def test_pipeline(config: Config) -> list[ConfigDict]:
     except AttributeError:
         raise ValueError(
             'The config has no test_dataloader.dataset.pipeline, so evamm does not know how to '
-            'prepare an image for its model. Inherit a file of configs/_base_/datasets.') from None
+            'prepare an image for its model. Inherit a file of configs/_base_/datasets.'
+        ) from None
     return [step for step in pipeline if step['type'] not in LOADING_TRANSFORMS]
 
 
@@ -112,12 +113,15 @@ class ImageTransform:
 
     def __repr__(self) -> str:
         pre = self.data_preprocessor
-        return (f'ImageTransform({self.pipeline}, mean={pre.mean.flatten().tolist()}, '
-                f'std={pre.std.flatten().tolist()})')
+        return (
+            f'ImageTransform({self.pipeline}, mean={pre.mean.flatten().tolist()}, '
+            f'std={pre.std.flatten().tolist()})'
+        )
 
 
-def get_transforms(model: str | Config, img_size: int | None = None,
-                   channel_order: str = 'bgr') -> Callable[[ImageInput], torch.Tensor]:
+def get_transforms(
+    model: str | Config, img_size: int | None = None, channel_order: str = 'bgr'
+) -> Callable[[ImageInput], torch.Tensor]:
     """The preprocessing that belongs to a model, from its name.
 
     Args:

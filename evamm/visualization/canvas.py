@@ -48,9 +48,14 @@ def fit(image: np.ndarray | Image.Image, width: int, height: int) -> Image.Image
     return image.resize(size, Image.Resampling.NEAREST if tiny else Image.Resampling.LANCZOS)
 
 
-def contact_sheet(images: list[np.ndarray], captions: list[str] | None = None, *,
-                  title: str | None = None, columns: int | None = None,
-                  cell: int = 224) -> Image.Image:
+def contact_sheet(
+    images: list[np.ndarray],
+    captions: list[str] | None = None,
+    *,
+    title: str | None = None,
+    columns: int | None = None,
+    cell: int = 224,
+) -> Image.Image:
     """Many images in a grid, each with a caption of one or more lines under it.
 
     Args:
@@ -63,24 +68,33 @@ def contact_sheet(images: list[np.ndarray], captions: list[str] | None = None, *
     if not images:
         raise ValueError('A contact sheet needs at least one image.')
     captions = captions or [''] * len(images)
-    columns = min(columns or max(1, round(len(images)**0.5 * 1.2)), len(images))
+    columns = min(columns or max(1, round(len(images) ** 0.5 * 1.2)), len(images))
     rows = -(-len(images) // columns)
     gap, line = 12, 20
     lines = max(len(caption.splitlines()) for caption in captions)
     head = 44 if title else gap
     pitch = cell + gap + lines * line
-    sheet = Image.new('RGB', (gap + columns * (cell + gap), head + rows * pitch + gap // 2),
-                      BACKGROUND)
+    sheet = Image.new(
+        'RGB', (gap + columns * (cell + gap), head + rows * pitch + gap // 2), BACKGROUND
+    )
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((gap, 12), shorten(title, sheet.width - 2 * gap, font(17, bold=True)), TEXT,
-                  font(17, bold=True))
+        draw.text(
+            (gap, 12),
+            shorten(title, sheet.width - 2 * gap, font(17, bold=True)),
+            TEXT,
+            font(17, bold=True),
+        )
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x = gap + index % columns * (cell + gap)
         y = head + index // columns * pitch
         fitted = fit(image, cell, cell)
         sheet.paste(fitted, (x + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2))
         for number, text in enumerate(caption.splitlines()):
-            draw.text((x, y + cell + 3 + number * line), shorten(text, cell, font(13)),
-                      TEXT if number == 0 else MUTED, font(13))
+            draw.text(
+                (x, y + cell + 3 + number * line),
+                shorten(text, cell, font(13)),
+                TEXT if number == 0 else MUTED,
+                font(13),
+            )
     return sheet

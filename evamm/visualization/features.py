@@ -92,7 +92,7 @@ def _class_weights(attention: nn.Module, x: Tensor, rope: Tensor | None) -> Tens
     if rope is not None:
         qk = apply_rope(qk, rope)
     query, keys = qk[:, 0, 0].float(), qk[:, :, 1].float()  # [B, heads, d], [B, N, heads, d]
-    logits = torch.einsum('bhd,bnhd->bhn', query, keys) * query.shape[-1]**-0.5
+    logits = torch.einsum('bhd,bnhd->bhn', query, keys) * query.shape[-1] ** -0.5
     return logits.softmax(dim=-1)[..., 1:]
 
 
@@ -126,8 +126,9 @@ def enlarge(colours: np.ndarray, height: int, width: int) -> np.ndarray:
 def side_by_side(pictures: list[np.ndarray], height: int = 320, gap: int = 8) -> Image.Image:
     """Pictures in one row, scaled to one height."""
     scaled = [fit(picture, 100 * height, height) for picture in pictures]
-    row = Image.new('RGB', (sum(p.width for p in scaled) + gap * (len(scaled) - 1), height),
-                    (255, 255, 255))
+    row = Image.new(
+        'RGB', (sum(p.width for p in scaled) + gap * (len(scaled) - 1), height), (255, 255, 255)
+    )
     x = 0
     for picture in scaled:
         row.paste(picture, (x, 0))

@@ -14,8 +14,9 @@ _MARGIN = 20
 _ROW = 44
 
 
-def top_classes(scores: np.ndarray, topk: int,
-                classes: Sequence[str] | None = None) -> list[tuple[int, float, str]]:
+def top_classes(
+    scores: np.ndarray, topk: int, classes: Sequence[str] | None = None
+) -> list[tuple[int, float, str]]:
     """The `topk` classes, best first: label, score, and name (the label where names are unknown).
 
     Args:
@@ -24,13 +25,20 @@ def top_classes(scores: np.ndarray, topk: int,
         classes: Names of the C classes.
     """
     order = np.argsort(-scores, kind='stable')[:topk]
-    return [(int(i), float(scores[i]), classes[i] if classes is not None else f'class {i}')
-            for i in order]
+    return [
+        (int(i), float(scores[i]), classes[i] if classes is not None else f'class {i}')
+        for i in order
+    ]
 
 
-def draw_prediction(image: np.ndarray, scores: np.ndarray, *,
-                    classes: Sequence[str] | None = None, topk: int = 5,
-                    side: int = 480) -> Image.Image:
+def draw_prediction(
+    image: np.ndarray,
+    scores: np.ndarray,
+    *,
+    classes: Sequence[str] | None = None,
+    topk: int = 5,
+    side: int = 480,
+) -> Image.Image:
     """Draws the image and, beside it, bars for its best classes.
 
     Args:
@@ -51,8 +59,9 @@ def draw_prediction(image: np.ndarray, scores: np.ndarray, *,
     y = (height - needed) // 2 + _MARGIN
     _, score, name = best[0]
     headline = name.split(',')[0]  # ImageNet names list synonyms
-    draw.text((left, y), shorten(headline, right - left, font(21, bold=True)), TEXT,
-              font(21, bold=True))
+    draw.text(
+        (left, y), shorten(headline, right - left, font(21, bold=True)), TEXT, font(21, bold=True)
+    )
     draw.text((left, y + 30), f'{score:.1%}', ACCENT, font(17))
     y += 66
     for rank, (_, score, name) in enumerate(best):
@@ -64,16 +73,23 @@ def draw_prediction(image: np.ndarray, scores: np.ndarray, *,
         draw.rounded_rectangle((left, bar, right, bar + 8), 4, TRACK)
         length = round((right - left) * score)
         if length >= 8:
-            draw.rounded_rectangle((left, bar, left + length, bar + 8), 4,
-                                   ACCENT if rank == 0 else MUTED)
+            draw.rounded_rectangle(
+                (left, bar, left + length, bar + 8), 4, ACCENT if rank == 0 else MUTED
+            )
         elif length:
             draw.rectangle((left, bar + 1, left + length, bar + 7), ACCENT if not rank else MUTED)
         y += _ROW
     return picture
 
 
-def save_prediction(image: np.ndarray, scores: np.ndarray, path: str | os.PathLike, *,
-                    classes: Sequence[str] | None = None, topk: int = 5) -> None:
+def save_prediction(
+    image: np.ndarray,
+    scores: np.ndarray,
+    path: str | os.PathLike,
+    *,
+    classes: Sequence[str] | None = None,
+    topk: int = 5,
+) -> None:
     """Writes `draw_prediction` as a PNG, making its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

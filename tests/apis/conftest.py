@@ -94,10 +94,10 @@ def index(tmp_path: Path) -> Path:
     root = tmp_path / 'index'
     (root / 'configs').mkdir(parents=True)
     (root / 'configs' / 'tiny.py').write_text(CONFIG)
-    (root / 'configs' / 'headless.py').write_text(
-        "_base_ = './tiny.py'\nmodel = dict(head=None)\n")
+    (root / 'configs' / 'headless.py').write_text("_base_ = './tiny.py'\nmodel = dict(head=None)\n")
     (root / 'configs' / 'metafile.yml').write_text(
-        METAFILE.replace('WEIGHTS', str(tmp_path / 'weights.pt')))
+        METAFILE.replace('WEIGHTS', str(tmp_path / 'weights.pt'))
+    )
     (root / 'model-index.yml').write_text('Import:\n  - configs/metafile.yml\n')
     return root
 

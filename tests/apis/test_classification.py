@@ -26,7 +26,8 @@ def test_one_image_gives_the_softmax_of_the_logits(model: torch.nn.Module, photo
     result = evamm.inference_model(model, path)
     logits = model(ImageTransform(model._config)(path)[None])[0]
     np.testing.assert_allclose(
-        result['pred_scores'], logits.softmax(0).detach().numpy(), rtol=1e-5, atol=1e-7)
+        result['pred_scores'], logits.softmax(0).detach().numpy(), rtol=1e-5, atol=1e-7
+    )
     label = int(logits.argmax())
     assert result['pred_label'] == label
     assert result['pred_score'] == result['pred_scores'][label]
@@ -51,15 +52,20 @@ def test_every_kind_of_input_agrees(model: torch.nn.Module, photos: Path) -> Non
         np.testing.assert_allclose(result['pred_scores'], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_batches_change_nothing_and_keep_the_order(model: torch.nn.Module, photos: Path,
-                                                   capsys: pytest.CaptureFixture) -> None:
+def test_batches_change_nothing_and_keep_the_order(
+    model: torch.nn.Module, photos: Path, capsys: pytest.CaptureFixture
+) -> None:
     one = evamm.inference_model(model, photos)
     printed = capsys.readouterr()
     assert '100%' in printed.err  # progress of four batches
     assert printed.out == ''
     three = evamm.inference_model(model, photos, batch_size=3)
     assert [Path(result['img_path']).name for result in one] == [
-        'astronaut.jpg', 'camera.jpg', 'coffee.png', 'chelsea.jpg']
+        'astronaut.jpg',
+        'camera.jpg',
+        'coffee.png',
+        'chelsea.jpg',
+    ]
     for a, b in zip(one, three, strict=True):
         assert a['img_path'] == b['img_path']
         np.testing.assert_allclose(a['pred_scores'], b['pred_scores'], rtol=1e-5, atol=1e-7)
@@ -67,8 +73,9 @@ def test_batches_change_nothing_and_keep_the_order(model: torch.nn.Module, photo
     assert len(labels) == 4  # four different pictures
 
 
-def test_unreadable_image_is_named_or_reported(model: torch.nn.Module, photos: Path,
-                                               tmp_path: Path) -> None:
+def test_unreadable_image_is_named_or_reported(
+    model: torch.nn.Module, photos: Path, tmp_path: Path
+) -> None:
     bad = tmp_path / 'torn.jpg'
     bad.write_bytes((photos / 'astronaut.jpg').read_bytes()[:9000])
     inputs = [photos / 'coffee.png', bad, photos / 'camera.jpg']
@@ -107,25 +114,32 @@ def test_pictures_are_written(model: torch.nn.Module, photos: Path, tmp_path: Pa
     assert written == ['astronaut.png', 'camera.png', 'chelsea.png', 'coffee.png']
 
 
-def test_headless_entry_names_the_way_out(index: Path, monkeypatch: pytest.MonkeyPatch,
-                                          photos: Path) -> None:
+def test_headless_entry_names_the_way_out(
+    index: Path, monkeypatch: pytest.MonkeyPatch, photos: Path
+) -> None:
     monkeypatch.setattr(model_index, 'index_root', lambda: index)
-    with pytest.raises(NotImplementedError, match='eva02-test-headless has no classifier.*'
-                       'extract_features'):
+    with pytest.raises(
+        NotImplementedError, match='eva02-test-headless has no classifier.*extract_features'
+    ):
         evamm.inference_model('eva02-test-headless', photos)
     model = evamm.get_model('eva02-test-headless')
     with pytest.raises(NotImplementedError, match='extract_features'):
         evamm.inference_model(model, photos)
 
 
-def test_name_and_checkpoint_in_one_call(index: Path, monkeypatch: pytest.MonkeyPatch,
-                                         model: torch.nn.Module, photos: Path,
-                                         tmp_path: Path) -> None:
+def test_name_and_checkpoint_in_one_call(
+    index: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: torch.nn.Module,
+    photos: Path,
+    tmp_path: Path,
+) -> None:
     monkeypatch.setattr(model_index, 'index_root', lambda: index)
     write_checkpoint(model.state_dict(), tmp_path / 'a.pth')
     expected = evamm.inference_model(model, photos / 'coffee.png')
-    result = evamm.inference_model('eva02_test', photos / 'coffee.png',
-                                   pretrained=tmp_path / 'a.pth', device='cpu')
+    result = evamm.inference_model(
+        'eva02_test', photos / 'coffee.png', pretrained=tmp_path / 'a.pth', device='cpu'
+    )
     np.testing.assert_array_equal(result['pred_scores'], expected['pred_scores'])
 
 

@@ -21,8 +21,10 @@ def model(config: Config) -> torch.nn.Module:
 def block_outputs(trunk: EVAViT, images: torch.Tensor) -> list[torch.Tensor]:
     """Tokens after each block, [B, 1 + N, D], taken by hooks."""
     outputs: list[torch.Tensor] = []
-    handles = [block.register_forward_hook(lambda *args: outputs.append(args[-1]))
-               for block in trunk.blocks]
+    handles = [
+        block.register_forward_hook(lambda *args: outputs.append(args[-1]))
+        for block in trunk.blocks
+    ]
     with torch.no_grad():
         trunk(images)
     for handle in handles:
@@ -34,8 +36,10 @@ def test_shapes_and_values_of_every_pool(model: torch.nn.Module) -> None:
     images = torch.randn(2, 3, 56, 84)
     tokens = block_outputs(model.backbone, images)[-1]
     assert tokens.shape == (2, 1 + 4 * 6, 32)
-    features = {pool: evamm.extract_features(model, images, pool=pool)
-                for pool in ('tokens', 'cls', 'map', 'mean')}
+    features = {
+        pool: evamm.extract_features(model, images, pool=pool)
+        for pool in ('tokens', 'cls', 'map', 'mean')
+    }
     torch.testing.assert_close(features['tokens'], tokens)
     torch.testing.assert_close(features['cls'], tokens[:, 0])
     assert features['map'].shape == (2, 32, 4, 6)
@@ -47,8 +51,7 @@ def test_shapes_and_values_of_every_pool(model: torch.nn.Module) -> None:
 def test_blocks_in_the_order_asked_for(model: torch.nn.Module) -> None:
     images = torch.randn(1, 3, 56, 56)
     outputs = block_outputs(model.backbone, images)
-    last, first, again = evamm.extract_features(
-        model, images, pool='tokens', blocks=[-1, 0, 3])
+    last, first, again = evamm.extract_features(model, images, pool='tokens', blocks=[-1, 0, 3])
     torch.testing.assert_close(first, outputs[0])
     torch.testing.assert_close(last, outputs[3])
     assert torch.equal(last, again)
@@ -56,7 +59,7 @@ def test_blocks_in_the_order_asked_for(model: torch.nn.Module) -> None:
 
 def test_final_norm_is_part_of_the_last_block(config: Config) -> None:
     model = evamm.get_model(config, backbone=dict(final_norm=True), num_classes=0)
-    torch.nn.init.constant_(model.backbone.norm.bias, 3.)
+    torch.nn.init.constant_(model.backbone.norm.bias, 3.0)
     images = torch.randn(1, 3, 56, 56)
     outputs = block_outputs(model.backbone, images)
     middle, last = evamm.extract_features(model, images, pool='tokens', blocks=[2, 3])
@@ -75,6 +78,13 @@ def test_the_model_is_left_as_it_was(model: torch.nn.Module, photos: Path) -> No
     assert model.training
     assert model.backbone.training
     assert (model.backbone.out_type, model.backbone.out_indices) == ('avg_featmap', (3,))
+
+
+def test_stochastic_depth_is_off(config: Config) -> None:
+    model = evamm.get_model(config, backbone=dict(drop_path_rate=0.9))
+    images = torch.randn(4, 3, 56, 56)
+    expected = evamm.extract_features(model, images)
+    torch.testing.assert_close(evamm.extract_features(model.train(), images), expected)
 
 
 def test_features_can_train_a_probe(model: torch.nn.Module) -> None:
@@ -103,9 +113,13 @@ def test_a_bare_trunk_takes_tensors_only(photos: Path) -> None:
         evamm.extract_features(trunk, photos)
 
 
-@pytest.mark.parametrize(('options', 'words'), [
-    (dict(pool='max'), "pool must be one of mean, cls, tokens, map, found 'max'"),
-    (dict(blocks=[0, 4]), r'blocks=\[4\] do not exist: the trunk has blocks 0 to 3')])
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(pool='max'), "pool must be one of mean, cls, tokens, map, found 'max'"),
+        (dict(blocks=[0, 4]), r'blocks=\[4\] do not exist: the trunk has blocks 0 to 3'),
+    ],
+)
 def test_wrong_options_are_explained(model: torch.nn.Module, options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         evamm.extract_features(model, torch.zeros(1, 3, 56, 56), **options)

@@ -61,7 +61,8 @@ def test_every_dialect_loads(hub: Path, config: Config, tmp_path: Path, dialect:
     # pretrained=True takes the metafile's Weights, at another resolution than the file's
     write_checkpoint(source.state_dict(), tmp_path / 'weights.pt')
     loaded = mmpretrain.get_model(
-        'eva02-test_3rdparty_in1k', pretrained=True, backbone=dict(img_size=84))
+        'eva02-test_3rdparty_in1k', pretrained=True, backbone=dict(img_size=84)
+    )
     assert loaded.backbone.pos_embed.shape == (1, 1 + 6 * 6, 32)
     assert torch.equal(loaded.head.fc.weight, source.head.fc.weight)
 
@@ -77,8 +78,16 @@ def test_predictions_agree_with_ours(hub: Path, config: Config, photos: Path) ->
     assert theirs['pred_score'] == pytest.approx(ours['pred_score'], abs=1e-6)
 
 
+def test_mmpretrains_feature_extractor_takes_our_models(hub: Path, photos: Path) -> None:
+    model = mmpretrain.get_model('eva02-test-headless')
+    theirs = mmpretrain.FeatureExtractor(model)(str(photos / 'coffee.png'))[0][0]  # [D]
+    ours = evamm.extract_features(model, photos / 'coffee.png')[0]
+    torch.testing.assert_close(theirs, ours)
+
+
 def test_hostile_file_is_refused(hub: Path, tmp_path: Path) -> None:
     """mmengine's loaders fall back to full unpickling; a model of ours must not get there."""
+
     class Evil:
         def __reduce__(self) -> tuple:
             return (Path(tmp_path / 'owned').touch, ())

@@ -7,7 +7,13 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from evamm.apis.images import ImageReadError, ImageSource, collect_images, is_single_image, load_image
+from evamm.apis.images import (
+    ImageReadError,
+    ImageSource,
+    collect_images,
+    is_single_image,
+    load_image,
+)
 from evamm.apis.loader import load_batches
 
 
@@ -17,7 +23,11 @@ def names(sources: list[ImageSource], root: Path) -> list[str]:
 
 def test_folder_is_searched_deep_sorted_and_filtered(photos: Path) -> None:
     assert names(collect_images(photos), photos) == [
-        'astronaut.jpg', 'camera.jpg', 'coffee.png', 'more/chelsea.jpg']
+        'astronaut.jpg',
+        'camera.jpg',
+        'coffee.png',
+        'more/chelsea.jpg',
+    ]
 
 
 def test_pattern_and_list_keep_their_order(photos: Path) -> None:
@@ -36,18 +46,30 @@ def test_batch_of_arrays_becomes_single_images() -> None:
     batch = np.zeros((3, 8, 6, 3), np.uint8)
     assert [source.name for source in collect_images(batch)] == ['image 0', 'image 1', 'image 2']
     assert [source.name for source in collect_images([batch[0], batch[:2]])] == [
-        'image 0', 'image 1', 'image 2']
+        'image 0',
+        'image 1',
+        'image 2',
+    ]
 
 
-@pytest.mark.parametrize(('inputs', 'single'), [
-    ('a.jpg', True), (np.zeros((4, 4, 3)), True), (Image.new('RGB', (4, 4)), True),
-    ('*.jpg', False), (np.zeros((1, 4, 4, 3)), False), (['a.jpg'], False)])
+@pytest.mark.parametrize(
+    ('inputs', 'single'),
+    [
+        ('a.jpg', True),
+        (np.zeros((4, 4, 3)), True),
+        (Image.new('RGB', (4, 4)), True),
+        ('*.jpg', False),
+        (np.zeros((1, 4, 4, 3)), False),
+        (['a.jpg'], False),
+    ],
+)
 def test_what_counts_as_one_image(inputs: object, single: bool) -> None:
     assert is_single_image(inputs) is single
 
 
-@pytest.mark.parametrize(('bad', 'words'), [
-    ('nowhere.jpg', 'nowhere.jpg'), ('no*where', r'no\*where')])
+@pytest.mark.parametrize(
+    ('bad', 'words'), [('nowhere.jpg', 'nowhere.jpg'), ('no*where', r'no\*where')]
+)
 def test_missing_inputs_are_named(bad: str, words: str) -> None:
     with pytest.raises(FileNotFoundError, match=words):
         collect_images(bad)
@@ -103,9 +125,13 @@ def test_channel_order_of_arrays() -> None:
         load_image(ImageSource('a', array), 'gbr')
 
 
-@pytest.mark.parametrize(('array', 'words'), [
-    (np.zeros((4, 4, 3), np.float32), 'image 0 must be a uint8 array .* found float32'),
-    (np.zeros((3, 4, 4), np.uint8), r'shape \[H, W, 3\] or \[H, W\], found \[3, 4, 4\]')])
+@pytest.mark.parametrize(
+    ('array', 'words'),
+    [
+        (np.zeros((4, 4, 3), np.float32), 'image 0 must be a uint8 array .* found float32'),
+        (np.zeros((3, 4, 4), np.uint8), r'shape \[H, W, 3\] or \[H, W\], found \[3, 4, 4\]'),
+    ],
+)
 def test_wrong_arrays_are_explained(array: np.ndarray, words: str) -> None:
     with pytest.raises(ImageReadError, match=words):
         load_image(ImageSource('image 0', array))
@@ -116,8 +142,12 @@ def test_damaged_file_is_named(photos: Path, tmp_path: Path, damage: str) -> Non
     content = (photos / 'astronaut.jpg').read_bytes()
     png = bytearray((photos / 'coffee.png').read_bytes())
     png[40:60] = b'x' * 20
-    damaged = {'truncated': content[:len(content) // 2], 'text': b'hello', 'empty': b'',
-               'broken png': bytes(png)}[damage]
+    damaged = {
+        'truncated': content[: len(content) // 2],
+        'text': b'hello',
+        'empty': b'',
+        'broken png': bytes(png),
+    }[damage]
     path = tmp_path / 'damaged.jpg'
     path.write_bytes(damaged)
     with pytest.raises(ImageReadError, match='Cannot read the image .*damaged.jpg: '):
@@ -135,9 +165,14 @@ def test_batches_keep_order_and_report_errors_in_place() -> None:
     batches = list(load_batches(sources, prepare, 3, on_error='report', progress=False))
     assert [indices for indices, _, _ in batches] == [[0, 1], [3, 4, 5], []]
     assert [[s['name'] for s in samples] for _, samples, _ in batches] == [
-        ['0', '1'], ['3', '4', '5'], []]
+        ['0', '1'],
+        ['3', '4', '5'],
+        [],
+    ]
     assert {i: str(e) for _, _, errors in batches for i, e in errors.items()} == {
-        2: 'bad 2', 6: 'bad 6'}
+        2: 'bad 2',
+        6: 'bad 6',
+    }
     with pytest.raises(ImageReadError, match='bad 2'):
         list(load_batches(sources, prepare, 3, progress=False))
 
@@ -146,7 +181,10 @@ def test_images_are_prepared_only_a_little_ahead() -> None:
     prepared = []
     batches = load_batches(
         [ImageSource(str(i), 'unused') for i in range(1000)],
-        lambda source: prepared.append(source) or {}, 4, progress=False)
+        lambda source: prepared.append(source) or {},
+        4,
+        progress=False,
+    )
     next(batches)
     batches.close()
     assert len(prepared) <= 24  # memory does not grow with the folder

@@ -71,7 +71,8 @@ def test_another_size_and_class_count(config: Config, tmp_path: Path) -> None:
     write_checkpoint(source.state_dict(), tmp_path / 'a.pth')
     model = get_model(config, tmp_path / 'a.pth', img_size=84, num_classes=3)
     assert model.backbone.pos_embed.shape == (1, 1 + 6 * 6, 32)
-    assert torch.equal(model.backbone.blocks[3].mlp.w3.weight, source.backbone.blocks[3].mlp.w3.weight)
+    loaded, stored = model.backbone.blocks[3].mlp.w3, source.backbone.blocks[3].mlp.w3
+    assert torch.equal(loaded.weight, stored.weight)
     assert model.head.fc.weight.shape == (3, 32)
     assert 0.6 < model.head.fc.weight.std() < 1.2  # fresh, by the config's init_cfg
     assert model.data_preprocessor.num_classes == 3
@@ -105,22 +106,31 @@ def test_meta_device_takes_no_memory(config: Config) -> None:
 
 def test_class_names_of_the_checkpoint_win(config: Config, tmp_path: Path) -> None:
     names = [f'name {i}' for i in range(10)]
-    write_checkpoint({'state_dict': get_model(config).state_dict(),
-                      'meta': {'dataset_meta': {'classes': names}}}, tmp_path / 'a.pth')
+    write_checkpoint(
+        {
+            'state_dict': get_model(config).state_dict(),
+            'meta': {'dataset_meta': {'classes': names}},
+        },
+        tmp_path / 'a.pth',
+    )
     assert class_names(get_model(config, tmp_path / 'a.pth')) == tuple(names)
 
 
 def test_class_names_of_the_data_set(config: Config) -> None:
     dataset = config.test_dataloader.dataset
-    config.test_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=dict(
-        type='ImageNet', data_root='nowhere', split='val', pipeline=dataset.pipeline))
+    config.test_dataloader.dataset = dict(
+        type='RepeatDataset',
+        times=2,
+        dataset=dict(type='ImageNet', data_root='nowhere', split='val', pipeline=dataset.pipeline),
+    )
     names = get_model(config, num_classes=1000)._dataset_meta['classes']
     assert names[0].startswith('tench')
 
 
-@pytest.mark.parametrize(('model', 'error', 'words'), [
-    ('nowhere/config.py', FileNotFoundError, 'nowhere/config.py'),
-    (3, TypeError, 'found int')])
+@pytest.mark.parametrize(
+    ('model', 'error', 'words'),
+    [('nowhere/config.py', FileNotFoundError, 'nowhere/config.py'), (3, TypeError, 'found int')],
+)
 def test_wrong_models_are_explained(model: object, error: type, words: str) -> None:
     with pytest.raises(error, match=words):
         get_model(model)

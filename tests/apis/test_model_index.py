@@ -42,8 +42,10 @@ def test_patterns(listed: Path) -> None:
 
 
 def test_unknown_name_offers_the_nearest(listed: Path) -> None:
-    with pytest.raises(ValueError, match='no model named "eva02-test_3rdparty_in21k".*Did you mean'
-                       ' eva02-test_3rdparty_in1k'):
+    with pytest.raises(
+        ValueError,
+        match='no model named "eva02-test_3rdparty_in21k".*Did you mean eva02-test_3rdparty_in1k',
+    ):
         find_entry('eva02-test_3rdparty_in21k')
 
 
@@ -57,9 +59,13 @@ def test_two_entries_of_one_name_are_an_error(listed: Path) -> None:
         load_entries(listed)
 
 
-@pytest.mark.parametrize(('old', 'new', 'words'), [
-    ('    Config: configs/headless.py', '', 'no "Config"'),
-    ('Models:', 'Models: [', 'not valid YAML')])
+@pytest.mark.parametrize(
+    ('old', 'new', 'words'),
+    [
+        ('    Config: configs/headless.py', '', 'no "Config"'),
+        ('Models:', 'Models: [', 'not valid YAML'),
+    ],
+)
 def test_malformed_metafile_is_named(listed: Path, old: str, new: str, words: str) -> None:
     metafile = listed / 'configs' / 'metafile.yml'
     metafile.write_text(metafile.read_text().replace(old, new))
@@ -85,7 +91,7 @@ def test_installed_layout_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_import_and_listing_stay_light() -> None:
-    code = '''
+    code = """
 import sys
 import evamm
 heavy = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'timm', 'numpy')
@@ -93,7 +99,6 @@ assert not [name for name in heavy if name in sys.modules], 'import evamm'
 assert {'get_model', 'list_models', 'extract_features'} <= set(dir(evamm))
 evamm.list_models()
 assert not [name for name in heavy if name in sys.modules], 'list_models'
-'''
-    done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, check=False)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

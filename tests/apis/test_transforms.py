@@ -40,7 +40,8 @@ def test_equals_the_formula_and_timm(config: Config, shape: tuple[int, int]) -> 
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, official(image, 56), atol=2e-6, rtol=0)
     timm = create_transform(
-        56, interpolation='bicubic', crop_pct=1.0, mean=MEAN.tolist(), std=STD.tolist())
+        56, interpolation='bicubic', crop_pct=1.0, mean=MEAN.tolist(), std=STD.tolist()
+    )
     torch.testing.assert_close(ours, timm(image), atol=2e-6, rtol=0)
 
 
@@ -83,9 +84,13 @@ def test_unreadable_image_is_named(config: Config, tmp_path: Path) -> None:
         ImageTransform(config)(tmp_path / 'bad.jpg')
 
 
-@pytest.mark.parametrize(('key', 'words'), [
-    ('test_dataloader', 'test_dataloader.dataset.pipeline'),
-    ('data_preprocessor', 'no data_preprocessor')])
+@pytest.mark.parametrize(
+    ('key', 'words'),
+    [
+        ('test_dataloader', 'test_dataloader.dataset.pipeline'),
+        ('data_preprocessor', 'no data_preprocessor'),
+    ],
+)
 def test_incomplete_config_is_explained(config: Config, key: str, words: str) -> None:
     config.pop(key)
     with pytest.raises(ValueError, match=words):

@@ -18,7 +18,7 @@ import evamm
 from evamm.checkpoints import write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = '''
+CONFIG = """
 default_scope = 'mmpretrain'
 data_preprocessor = dict(
     num_classes=3, mean=[122.7709383, 116.7460125, 104.09373615],
@@ -40,13 +40,13 @@ dataset = dict(type='CustomDataset', data_root=DATA, pipeline=test_pipeline, wit
 test_dataloader = dict(batch_size=2, num_workers=0, dataset=dataset,
                        sampler=dict(type='DefaultSampler', shuffle=False))
 train_dataloader = test_dataloader
-'''
+"""
 COLOURS = {'blue': (20, 20, 220), 'green': (20, 220, 20), 'red': (220, 20, 20)}
 
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A config, a checkpoint, two photographs, a torn one, and a small data set of plain colours."""
+    """A config, a checkpoint, two photographs, a torn one, and a data set of plain colours."""
     place = tmp_path_factory.mktemp('infer')
     for name, colour in COLOURS.items():
         (place / 'data' / name).mkdir(parents=True)
@@ -55,8 +55,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(picture).save(place / 'data' / name / f'{number}.png')
     (place / 'config.py').write_text(CONFIG.replace('DATA', repr(str(place / 'data'))))
     torch.manual_seed(0)
-    model = evamm.get_model(place / 'config.py', head=dict(
-        init_cfg=dict(type='Normal', layer='Linear', std=1.0)))
+    model = evamm.get_model(
+        place / 'config.py', head=dict(init_cfg=dict(type='Normal', layer='Linear', std=1.0))
+    )
     write_checkpoint(model.state_dict(), place / 'weights.pth')
     (place / 'photos').mkdir()
     for name in ('astronaut', 'coffee'):
@@ -76,6 +77,7 @@ class Done:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Done]:
     """Runs a tool's main() here; importing everything anew for each run would take seconds."""
+
     def run_tool(tool: str, *args: str | Path) -> Done:
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
         scope = runpy.run_path(str(ROOT / 'tools' / tool), run_name='tool')
@@ -89,11 +91,25 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Calla
 
 def test_predictions_and_pictures(place: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out'
-    command = [sys.executable, ROOT / 'tools/infer.py', place / 'config.py', place / 'photos',
-               place / 'torn.jpg', place / 'photos/*.jpg', '--checkpoint', place / 'weights.pth',
-               '--out-dir', out, '--topk', 2, '--batch-size', 2]
+    command = [
+        sys.executable,
+        ROOT / 'tools/infer.py',
+        place / 'config.py',
+        place / 'photos',
+        place / 'torn.jpg',
+        place / 'photos/*.jpg',
+        '--checkpoint',
+        place / 'weights.pth',
+        '--out-dir',
+        out,
+        '--topk',
+        2,
+        '--batch-size',
+        2,
+    ]
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False)
+        [str(word) for word in command], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1, done.stderr
     assert 'torn.jpg' in done.stderr
     assert 'Traceback' not in done.stderr
@@ -109,18 +125,23 @@ def test_predictions_and_pictures(place: Path, tmp_path: Path) -> None:
         assert row['pred_class'] == expected['pred_class'] in COLOURS
         assert row['pred_score'] == pytest.approx(expected['pred_score'], rel=1e-4)
         assert [best['class'] for best in row['topk']] == [
-            list(COLOURS)[i] for i in np.argsort(-expected['pred_scores'])[:2]]
+            list(COLOURS)[i] for i in np.argsort(-expected['pred_scores'])[:2]
+        ]
         with Image.open(row['picture']) as picture:
             assert picture.size[0] == 480 + 340
     assert sorted(path.name for path in out.iterdir()) == [
-        'astronaut.png', 'coffee.png', 'predictions.json']
+        'astronaut.png',
+        'coffee.png',
+        'predictions.json',
+    ]
 
 
 def test_mistakes_get_one_sentence(run: Callable[..., Done], place: Path, tmp_path: Path) -> None:
     done = run('infer.py', place / 'config.py', tmp_path / 'none.jpg')
     assert done.returncode == 1
-    assert done.stderr.strip().endswith(f'error: There is no image or folder at '
-                                        f'{tmp_path / "none.jpg"}')
+    assert done.stderr.strip().endswith(
+        f'error: There is no image or folder at {tmp_path / "none.jpg"}'
+    )
     done = run('infer.py', place / 'config.py', place / 'photos')
     assert done.returncode == 1
     assert 'names no weights for pretrained=True' in done.stderr
@@ -150,24 +171,48 @@ def test_the_sheet_shows_what_the_model_gets(place: Path, tmp_path: Path) -> Non
         take_batch(config, 'val')
 
 
-def test_browse_and_feature_tools_write_pictures(run: Callable[..., Done], place: Path,
-                                                 tmp_path: Path) -> None:
+def test_browse_and_feature_tools_write_pictures(
+    run: Callable[..., Done], place: Path, tmp_path: Path
+) -> None:
     sheet = tmp_path / 'sheet.png'
-    done = run('visualization/browse_dataset.py', place / 'config.py', '--out', sheet,
-               '--count', 6, '--split', 'test')
+    done = run(
+        'visualization/browse_dataset.py',
+        place / 'config.py',
+        '--out',
+        sheet,
+        '--count',
+        6,
+        '--split',
+        'test',
+    )
     assert done.returncode == 0, done.stderr
     pixels = np.asarray(Image.open(sheet).convert('RGB')).reshape(-1, 3)
     for colour in COLOURS.values():
         assert (np.abs(pixels.astype(int) - colour).max(axis=1) <= 1).mean() > 0.05
-    done = run('visualization/browse_dataset.py', place / 'config.py',
-               '--cfg-options', 'train_dataloader.dataset.data_root=/nowhere')
+    done = run(
+        'visualization/browse_dataset.py',
+        place / 'config.py',
+        '--cfg-options',
+        'train_dataloader.dataset.data_root=/nowhere',
+    )
     assert done.returncode == 1
     assert '/nowhere' in done.stderr
     assert 'Traceback' not in done.stderr
 
-    done = run('visualization/features.py', place / 'config.py', place / 'photos',
-               '--checkpoint', place / 'weights.pth', '--out-dir', tmp_path / 'features',
-               '--img-size', 112, '--block', 0, '--attention')
+    done = run(
+        'visualization/features.py',
+        place / 'config.py',
+        place / 'photos',
+        '--checkpoint',
+        place / 'weights.pth',
+        '--out-dir',
+        tmp_path / 'features',
+        '--img-size',
+        112,
+        '--block',
+        0,
+        '--attention',
+    )
     assert done.returncode == 0, done.stderr
     for name in ('astronaut', 'coffee'):
         with Image.open(tmp_path / 'features' / f'{name}.png') as picture:

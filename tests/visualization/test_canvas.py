@@ -61,8 +61,9 @@ def test_bars_are_as_long_as_the_scores() -> None:
 
     lengths = []
     for score in (0.25, 0.5, 1.0):
-        picture = np.asarray(draw_prediction(
-            solid((0, 0, 0), 480, 480), np.array([score, 0, 0]), topk=1))
+        picture = np.asarray(
+            draw_prediction(solid((0, 0, 0), 480, 480), np.array([score, 0, 0]), topk=1)
+        )
         lengths.append((picture == ACCENT).all(-1).sum(axis=1).max())
     assert lengths == [pytest.approx(300 * share, abs=2) for share in (0.25, 0.5, 1.0)]
 

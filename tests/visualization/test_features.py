@@ -44,9 +44,13 @@ def test_two_channels_cannot_make_three_colours() -> None:
         pca_colours(torch.zeros(1, 2, 4, 4))
 
 
-@pytest.mark.parametrize('arch', [
-    dict(embed_dims=32, depth=2, num_heads=2),
-    dict(embed_dims=32, depth=2, num_heads=2, ffn='mlp', qkv_bias='qkv', rope=False)])
+@pytest.mark.parametrize(
+    'arch',
+    [
+        dict(embed_dims=32, depth=2, num_heads=2),
+        dict(embed_dims=32, depth=2, num_heads=2, ffn='mlp', qkv_bias='qkv', rope=False),
+    ],
+)
 @pytest.mark.parametrize('block', [0, -1])
 def test_class_attention_rebuilds_the_modules_own_output(arch: dict, block: int) -> None:
     """The weights, applied to the values, must give what the block's attention computed."""
@@ -60,7 +64,8 @@ def test_class_attention_rebuilds_the_modules_own_output(arch: dict, block: int)
     seen: dict[str, torch.Tensor] = {}
     hooks = [
         attention.register_forward_hook(lambda m, args, out: seen.update(x=args[0], out=out)),
-        attention.norm.register_forward_hook(lambda m, args, out: seen.update(mixed=args[0]))]
+        attention.norm.register_forward_hook(lambda m, args, out: seen.update(mixed=args[0])),
+    ]
     images = torch.randn(2, 3, 56, 84)
     weights = class_attention(trunk, images, block)
     for hook in hooks:
@@ -97,7 +102,9 @@ def test_heat_lies_where_the_weight_is() -> None:
 
 
 def test_row_of_pictures() -> None:
-    row = side_by_side([np.zeros((50, 100, 3), np.uint8), enlarge(
-        np.full((2, 2, 3), 200, np.uint8), 80, 80)], height=100)
+    row = side_by_side(
+        [np.zeros((50, 100, 3), np.uint8), enlarge(np.full((2, 2, 3), 200, np.uint8), 80, 80)],
+        height=100,
+    )
     assert row.size == (200 + 8 + 100, 100)
     assert np.asarray(row)[50, 250].tolist() == [200, 200, 200]

@@ -24,15 +24,20 @@ def parse_args() -> argparse.Namespace:
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='config file')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
     parser.add_argument('--count', type=int, default=24, help='number of images (default: 24)')
     parser.add_argument('--out', type=Path, default=Path('outputs/browse_dataset.png'))
     parser.add_argument('--seed', type=int, default=0, help='seed of order and augmentation')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='settings that replace those of the config')
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config',
+    )
     return parser.parse_args()
 
 
@@ -62,8 +67,10 @@ def main() -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(args.out)
     pixels = np.stack(batch.images)
-    print(f'{len(batch.images)} images of the {args.split} split, {height} x {width}, mean RGB '
-          f'{pixels.mean(axis=(0, 1, 2)).round(1).tolist()}: {args.out}')
+    print(
+        f'{len(batch.images)} images of the {args.split} split, {height} x {width}, mean RGB '
+        f'{pixels.mean(axis=(0, 1, 2)).round(1).tolist()}: {args.out}'
+    )
     return 0
 
 

@@ -21,11 +21,13 @@ except ModuleNotFoundError:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('model', help='model name (see evamm.list_models) or config file')
     parser.add_argument('images', nargs='+', help='images, folders, patterns or addresses')
     parser.add_argument(
-        '--checkpoint', help='checkpoint of any dialect (default: the released weights)')
+        '--checkpoint', help='checkpoint of any dialect (default: the released weights)'
+    )
     parser.add_argument('--out-dir', type=Path, default=Path('outputs/features'))
     parser.add_argument('--block', type=int, default=-1, help='block to look at (default: last)')
     parser.add_argument('--img-size', type=int, help='another input size in pixels')
@@ -60,7 +62,8 @@ def main() -> int:
     try:
         sources = collect_images(args.images)
         extractor = FeatureExtractor(
-            args.model, args.checkpoint or True, args.device, img_size=args.img_size)
+            args.model, args.checkpoint or True, args.device, img_size=args.img_size
+        )
         transform = ImageTransform(extractor.config)
         trunk = find_trunk(extractor.model)
         device = next(trunk.parameters()).device
