@@ -52,8 +52,11 @@ def _local(path: str | os.PathLike, sha256: str | None) -> Path:
 
 def file_sha256(path: str | os.PathLike) -> str:
     """sha256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def check_sha256(path: Path, expected: str) -> None:

@@ -126,7 +126,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     header = read_header(path)
     try:
         with safetensors.safe_open(path, framework='pt') as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except Exception as error:
         raise CheckpointError(f'it cannot be read ({error})') from error
     metadata = header.get('__metadata__', {})

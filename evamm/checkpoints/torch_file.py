@@ -101,7 +101,7 @@ def _explain(error: Exception) -> str:
     if named:
         return (
             f'it asks for {named.group(1)}, which is not plain data, and code in a checkpoint is '
-            "never run; where the file was made, save its weights alone: torch.save(model."
+            'never run; where the file was made, save its weights alone: torch.save(model.'
             'state_dict(), path)'
         )
     if isinstance(error, EOFError | zlib.error) or 'unexpected EOF' in text:

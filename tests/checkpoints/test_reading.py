@@ -40,7 +40,7 @@ def refused(path: Path, match: str) -> None:
     assert str(path) in str(error.value) and '\n' not in str(error.value)
 
 
-# ---- whole files ----------------------------------------------------------------------------------
+# ---- whole files -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
@@ -113,7 +113,7 @@ def test_reading_leaves_torchs_own_list_alone(tmp_path: Path) -> None:
         torch.load(path, weights_only=True)
 
 
-# ---- hostile files --------------------------------------------------------------------------------
+# ---- hostile files -----------------------------------------------------------------------------
 
 BAIT = 'evamm-bait'
 
@@ -288,7 +288,7 @@ def test_torchscript_archive(tmp_path: Path) -> None:
     refused(path, '')
 
 
-# ---- damaged files --------------------------------------------------------------------------------
+# ---- damaged files -----------------------------------------------------------------------------
 
 
 def write(kind: str, path: Path) -> None:
@@ -349,7 +349,7 @@ def test_flipped_bits_of_legacy_files_never_crash(tmp_path: Path) -> None:
             read_checkpoint(path, sha256='0' * 64)
 
 
-# ---- other files ----------------------------------------------------------------------------------
+# ---- other files -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('content, message', [
