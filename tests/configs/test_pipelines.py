@@ -1,5 +1,7 @@
 """The official pipelines: as written in the configs, and as they treat a real photograph."""
 
+import random
+
 import numpy as np
 import pytest
 import skimage.data
@@ -133,3 +135,51 @@ def test_pipelines_fit_the_model(path):
         if step.type in ('CenterCrop', 'RandomResizedCrop', 'ResizeEdge')
     ]
     assert set(crops) == {size} and len(crops) >= 2
+
+
+# timm's name: largest mean difference to timm's result, of 255 levels. Rotation and shear sample
+# between pixels by different bicubic kernels; colour and sharpness round differently.
+OPERATIONS = {
+    'AutoContrast': 0.0,
+    'Equalize': 0.0,
+    'Invert': 0.0,
+    'Rotate': 1.5,
+    'PosterizeIncreasing': 0.0,
+    'SolarizeIncreasing': 0.0,
+    'SolarizeAdd': 0.0,
+    'ColorIncreasing': 0.6,
+    'ContrastIncreasing': 0.0,
+    'BrightnessIncreasing': 0.0,
+    'SharpnessIncreasing': 0.1,
+    'ShearX': 1.5,
+    'ShearY': 1.5,
+    'TranslateXRel': 0.5,
+    'TranslateYRel': 0.5,
+}
+
+
+@pytest.mark.parametrize('name', OPERATIONS)
+def test_augmentation_at_full_strength_is_timms(name):
+    """Operation by operation, mean colour of the fill and its order of channels included."""
+    from timm.data import auto_augment
+
+    photo = skimage.data.astronaut()[40:400, 100:436] // 2 + 30
+    settings = dict(load(DATASETS / 'imagenet_336.py').rand_augment, magnitude_std=0)
+    operations = build([settings]).transforms[0].transforms
+    ours = operations[list(OPERATIONS).index(name)]
+    assert ours.prob == 0.5
+    ours.prob = 1.0
+    np.random.seed(0)
+    random.seed(0)
+    bgr = np.ascontiguousarray(photo[..., ::-1])
+    results = [ours(dict(img=bgr.copy()))['img'][..., ::-1] for _ in range(12)]
+
+    hparams = dict(img_mean=(123, 117, 104), interpolation=Image.Resampling.BICUBIC)
+    theirs = auto_augment.AugmentOp(name, prob=1.0, magnitude=9, hparams=hparams)
+    # Both choose the sign at random: twelve draws hold each.
+    wanted = [np.asarray(theirs(Image.fromarray(photo))) for _ in range(12)]
+    for ones, others in ((results, wanted), (wanted, results)):
+        for one in ones:
+            distances = [np.abs(one.astype(int) - other).mean() for other in others]
+            assert min(distances) <= OPERATIONS[name]
+    assert all(np.abs(one.astype(int) - photo).mean() > 1 for one in results)
