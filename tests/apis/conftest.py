@@ -1,12 +1,13 @@
 """A tiny model with the structure of the released ones, and a model index around it."""
 
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-import skimage.data
 from mmengine.config import Config
 from PIL import Image
+
+DEMO = Path(__file__).resolve().parents[2] / 'demo'
 
 # The structure of EVA-02-Ti (packed SwiGLU, RoPE, bias on q and v) at a fraction of its size.
 CONFIG = '''
@@ -103,15 +104,21 @@ def index(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope='session')
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four real photographs: JPEG, grey JPEG, PNG with alpha, and one in a sub-folder."""
+def cat() -> Image.Image:
+    """A colour photograph, 451 pixels wide and 300 high."""
+    return Image.open(DEMO / 'cat.JPEG').convert('RGB')
+
+
+@pytest.fixture(scope='session')
+def photos(tmp_path_factory: pytest.TempPathFactory, cat: Image.Image) -> Path:
+    """Real photographs: a JPEG, a grey JPEG, a PNG with alpha, and one in a sub-folder."""
     folder = tmp_path_factory.mktemp('photos')
-    astronaut = Image.fromarray(skimage.data.astronaut())
-    astronaut.save(folder / 'astronaut.jpg', quality=95)
-    Image.fromarray(skimage.data.camera()).save(folder / 'camera.jpg', quality=95)
-    rgba = np.dstack([skimage.data.coffee(), np.full(skimage.data.coffee().shape[:2], 255)])
-    Image.fromarray(rgba.astype(np.uint8)).save(folder / 'coffee.png')
     (folder / 'more').mkdir()
-    Image.fromarray(skimage.data.chelsea()).save(folder / 'more' / 'chelsea.jpg', quality=95)
+    shutil.copy(DEMO / 'bird.JPEG', folder / 'bird.jpg')
+    shutil.copy(DEMO / 'cat.JPEG', folder / 'more' / 'cat.jpg')
+    cat.convert('L').save(folder / 'grey.jpg')
+    rgba = cat.copy()
+    rgba.putalpha(255)
+    rgba.save(folder / 'cat.png')
     (folder / 'notes.txt').write_text('no image')
     return folder

@@ -74,7 +74,7 @@ def test_the_model_is_left_as_it_was(model: torch.nn.Module, photos: Path) -> No
         evamm.extract_features(model, torch.randn(1, 4, 56, 56), pool='map', blocks=[1])
     features = evamm.extract_features(model, images, pool='map', blocks=[1])[0]
     assert not features.requires_grad
-    evamm.extract_features(model, photos / 'coffee.png', pool='map')
+    evamm.extract_features(model, photos / 'cat.png', pool='map')
     assert model.training
     assert model.backbone.training
     assert (model.backbone.out_type, model.backbone.out_indices) == ('avg_featmap', (3,))
@@ -96,7 +96,7 @@ def test_features_can_train_a_probe(model: torch.nn.Module) -> None:
 
 def test_images_go_through_the_models_own_transforms(model: torch.nn.Module, photos: Path) -> None:
     transform = ImageTransform(model._config)
-    paths = [photos / 'coffee.png', photos / 'astronaut.jpg', photos / 'camera.jpg']
+    paths = [photos / 'cat.png', photos / 'bird.jpg', photos / 'grey.jpg']
     expected = evamm.extract_features(model, torch.stack([transform(path) for path in paths]))
     features = evamm.extract_features(model, paths, batch_size=2)
     assert features.shape == (3, 32)

@@ -72,16 +72,16 @@ def test_predictions_agree_with_ours(hub: Path, config: Config, photos: Path) ->
     meta = {'dataset_meta': {'classes': [f'digit {i}' for i in range(10)]}}
     write_checkpoint({'state_dict': source.state_dict(), 'meta': meta}, hub.parent / 'weights.pt')
     # A PNG, so that mmpretrain's OpenCV and our PIL decode the same pixels.
-    theirs = mmpretrain.inference_model('eva02-test_3rdparty_in1k', str(photos / 'coffee.png'))
-    ours = evamm.inference_model(source, photos / 'coffee.png')
+    theirs = mmpretrain.inference_model('eva02-test_3rdparty_in1k', str(photos / 'cat.png'))
+    ours = evamm.inference_model(source, photos / 'cat.png')
     assert theirs['pred_class'] == ours['pred_class'] == f'digit {ours["pred_label"]}'
     assert theirs['pred_score'] == pytest.approx(ours['pred_score'], abs=1e-6)
 
 
 def test_mmpretrains_feature_extractor_takes_our_models(hub: Path, photos: Path) -> None:
     model = mmpretrain.get_model('eva02-test-headless')
-    theirs = mmpretrain.FeatureExtractor(model)(str(photos / 'coffee.png'))[0][0]  # [D]
-    ours = evamm.extract_features(model, photos / 'coffee.png')[0]
+    theirs = mmpretrain.FeatureExtractor(model)(str(photos / 'cat.png'))[0][0]  # [D]
+    ours = evamm.extract_features(model, photos / 'cat.png')[0]
     torch.testing.assert_close(theirs, ours)
 
 

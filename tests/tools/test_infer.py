@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from PIL import Image
 
@@ -60,9 +60,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_checkpoint(model.state_dict(), place / 'weights.pth')
     (place / 'photos').mkdir()
-    for name in ('astronaut', 'coffee'):
-        Image.fromarray(getattr(skimage.data, name)()).save(place / 'photos' / f'{name}.jpg')
-    whole = (place / 'photos' / 'coffee.jpg').read_bytes()
+    for name in ('bird', 'cat'):
+        shutil.copy(ROOT / 'demo' / f'{name}.JPEG', place / 'photos' / f'{name}.jpg')
+    whole = (place / 'photos' / 'cat.jpg').read_bytes()
     (place / 'torn.jpg').write_bytes(whole[:8000])
     return place
 
@@ -116,10 +116,10 @@ def test_predictions_and_pictures(place: Path, tmp_path: Path) -> None:
     assert '2 of 3 images' in done.stdout
     content = json.loads((out / 'predictions.json').read_text())
     results = {Path(row['img_path']).stem: row for row in content['predictions']}
-    assert set(results) == {'astronaut', 'coffee', 'torn'}  # each path once
+    assert set(results) == {'bird', 'cat', 'torn'}  # each path once
     assert set(results['torn']) == {'img_path', 'error'}
     model = evamm.get_model(place / 'config.py', place / 'weights.pth')
-    for name in ('astronaut', 'coffee'):
+    for name in ('bird', 'cat'):
         expected = evamm.inference_model(model, place / 'photos' / f'{name}.jpg')
         row = results[name]
         assert row['pred_class'] == expected['pred_class'] in COLOURS
@@ -130,8 +130,8 @@ def test_predictions_and_pictures(place: Path, tmp_path: Path) -> None:
         with Image.open(row['picture']) as picture:
             assert picture.size[0] == 480 + 340
     assert sorted(path.name for path in out.iterdir()) == [
-        'astronaut.png',
-        'coffee.png',
+        'bird.png',
+        'cat.png',
         'predictions.json',
     ]
 
@@ -214,6 +214,6 @@ def test_browse_and_feature_tools_write_pictures(
         '--attention',
     )
     assert done.returncode == 0, done.stderr
-    for name in ('astronaut', 'coffee'):
+    for name in ('bird', 'cat'):
         with Image.open(tmp_path / 'features' / f'{name}.png') as picture:
             assert picture.size == (3 * 224 + 2 * 8, 224)
