@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .errors import CheckpointError
+
 _SIMPLE_KINDS = 'biufcSU'
 
 
@@ -28,7 +30,7 @@ class _DType:
     def __init__(self, code: str = 'u1', *_: Any) -> None:
         self.dtype = np.dtype(str(code))
         if self.dtype.kind not in _SIMPLE_KINDS:
-            raise ValueError(f'a checkpoint may hold arrays of numbers or text, not {code!r}')
+            raise CheckpointError(f'it holds an array of {code!r}, only numbers and text are read')
 
     def __setstate__(self, state: tuple) -> None:
         if state[1] in ('<', '>'):
@@ -44,7 +46,7 @@ class _Array(np.ndarray):
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, fortran, data = state
         if type(dtype) is not _DType or type(data) is not bytes:
-            raise ValueError('a checkpoint may hold arrays of numbers or text only')
+            raise CheckpointError('it holds an array that is not of numbers or text')
         super().__setstate__((version, shape, dtype.dtype, fortran, data))
 
     def __reduce__(self) -> tuple:
@@ -53,7 +55,7 @@ class _Array(np.ndarray):
 
 def _scalar(dtype: _DType, data: bytes) -> np.generic:
     if type(dtype) is not _DType or type(data) is not bytes:
-        raise ValueError('a checkpoint may hold numpy numbers and text only')
+        raise CheckpointError('it holds a numpy value that is no number or text')
     (value,) = np.frombuffer(data, dtype.dtype)
     return value
 
@@ -77,7 +79,7 @@ def _history_buffer() -> type:
 def _log_statistic(owner: type, name: str) -> Any:
     """What ``getattr`` is in a file: a named statistic of a log buffer, nothing else."""
     if owner is not _history_buffer() or name not in ('min', 'max', 'mean', 'current'):
-        raise ValueError('a checkpoint may take the statistics of a log buffer only')
+        raise CheckpointError('it asks for getattr, and code in a checkpoint is never run')
     return getattr(owner, name, _Inert)
 
 

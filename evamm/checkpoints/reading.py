@@ -89,6 +89,11 @@ def read_object(
     Raises:
         CheckpointError: Missing, damaged, hostile or no checkpoint.
     """
+    return _read(path, sha256, verify)[0]
+
+
+def _read(path: str | os.PathLike, sha256: str | None, verify: bool) -> tuple[Any, bool]:
+    """The content of a file, and whether it is a safetensors file."""
     path = _local(path, sha256)
     if not path.is_file():
         kind = 'is a folder' if path.is_dir() else 'does not exist'
@@ -108,8 +113,8 @@ def read_object(
     try:
         if looks_like_safetensors(start):
             tensors, metadata = load_safetensors(path)
-            return {'state_dict': tensors, 'meta': metadata}
-        return load_torch_file(path, verify=verify)
+            return {'state_dict': tensors, 'meta': metadata}, True
+        return load_torch_file(path, verify=verify), False
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}.') from error
 
@@ -148,10 +153,11 @@ def read_checkpoint(
     Raises:
         CheckpointError: Missing, damaged, hostile, or without model weights.
     """
-    obj = read_object(path, sha256=sha256)
+    obj, flat = _read(path, sha256, verify=True)
     try:
         state_dict, source = unwrap(obj, prefer_ema=prefer_ema)
     except CheckpointError as error:
         raise CheckpointError(f'{os.fspath(path)}: {error}') from error
     meta = obj.get('meta')
-    return Checkpoint(state_dict, source, meta if isinstance(meta, dict) else {}, os.fspath(path))
+    return Checkpoint(state_dict, '' if flat else source, meta if isinstance(meta, dict) else {},
+                      os.fspath(path))

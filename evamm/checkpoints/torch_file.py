@@ -91,6 +91,8 @@ def load_torch_file(path: Path, *, verify: bool = True) -> Any:
             mapped = is_zip and path.suffix != '.safetensors'
             return torch.load(
                 path if mapped else file, map_location='cpu', weights_only=True, mmap=mapped)
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(_explain(error)) from error
 

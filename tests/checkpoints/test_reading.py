@@ -62,7 +62,7 @@ def test_safetensors_of_others(tmp_path: Path) -> None:
     path = tmp_path / 'file.bin'
     safetensors.torch.save_file(STATE, path, metadata={'format': 'pt', 'note': 'x'})
     found = read_checkpoint(path)
-    assert same(found.state_dict, STATE) and found.meta['note'] == 'x'
+    assert same(found.state_dict, STATE) and found.meta['note'] == 'x' and found.source == ''
 
 
 def test_training_state_of_official_files(tmp_path: Path) -> None:
@@ -200,10 +200,16 @@ def test_code_in_a_file_is_never_run(name: str, form: str, tmp_path: Path) -> No
     refused(path, '')
 
 
-def test_the_message_names_what_a_file_asks_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize('name, message', [
+    ('os.system', r'asks for (posix|nt)\.system, .*code in a checkpoint is never run'),
+    ('getattr', 'asks for getattr, and code in a checkpoint is never run'),
+    ('object-array', "array of 'O8', only numbers and text"),
+    ('tensor-of-no-memory', 'damaged or no checkpoint'),
+])
+def test_the_message_names_what_a_file_asks_for(name: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / 'file.pth'
-    path.write_bytes(hostile('os.system', 'zip'))
-    refused(path, r'asks for (posix|nt)\.system, .*code in a checkpoint is never run')
+    path.write_bytes(hostile(name, 'zip'))
+    refused(path, message)
 
 
 def test_pickle_bomb(tmp_path: Path) -> None:
