@@ -13,6 +13,8 @@ from torch import nn
 
 from evamm.registry import HOOKS, MODELS
 
+from ..errors import ConfigError
+
 
 @MODELS.register_module()
 class ForeachEMA(BaseAveragedModel):
@@ -29,7 +31,7 @@ class ForeachEMA(BaseAveragedModel):
 
     def __init__(self, model: nn.Module, momentum: float = 1e-4, interval: int = 1) -> None:
         if not 0 < momentum < 1:
-            raise ValueError(
+            raise ConfigError(
                 f'EMAHook: momentum must be in (0, 1), found {momentum}. It is 1 - decay: 1e-4 '
                 'for a decay of 0.9999.'
             )
@@ -80,7 +82,7 @@ class EMAHook(_EMAHook):
             suffix ``_origin``.
 
     Raises:
-        ValueError: Nothing to evaluate, or a momentum outside (0, 1).
+        ConfigError: Nothing to evaluate, or a momentum outside (0, 1).
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class EMAHook(_EMAHook):
         evaluate_on_origin: bool = False,
     ) -> None:
         if not (evaluate_on_ema or evaluate_on_origin):
-            raise ValueError('EMAHook: set evaluate_on_ema or evaluate_on_origin, or both.')
+            raise ConfigError('EMAHook: set evaluate_on_ema or evaluate_on_origin, or both.')
         super().__init__(
             ema_type='evamm.ForeachEMA',
             strict_load=True,

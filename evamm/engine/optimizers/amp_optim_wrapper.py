@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from evamm.registry import OPTIM_WRAPPERS
 
+from ..errors import ConfigError
+
 _DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
@@ -30,7 +32,7 @@ class AmpOptimWrapper(OptimWrapper):
             ``type='value'``).
 
     Raises:
-        ValueError: Unknown ``dtype`` or ``loss_scale``.
+        ConfigError: Unknown ``dtype`` or ``loss_scale``.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class AmpOptimWrapper(OptimWrapper):
         super().__init__(optimizer, accumulative_counts=accumulative_counts, clip_grad=clip_grad)
         self.cast_dtype = _DTYPES.get(dtype, dtype)
         if self.cast_dtype not in _DTYPES.values():
-            raise ValueError(
+            raise ConfigError(
                 f'optim_wrapper.dtype must be one of {sorted(_DTYPES)}, found {dtype!r}. '
                 "For float32 use type='OptimWrapper'."
             )
@@ -58,7 +60,7 @@ class AmpOptimWrapper(OptimWrapper):
             self._fixed_scale = float(loss_scale)
             scaler_args = {'init_scale': self._fixed_scale}
         elif loss_scale != 'dynamic':
-            raise ValueError(
+            raise ConfigError(
                 "optim_wrapper.loss_scale must be 'dynamic', a number or a dict of GradScaler "
                 f'arguments, found {loss_scale!r}.'
             )

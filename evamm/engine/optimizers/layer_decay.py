@@ -7,6 +7,7 @@ from torch import nn
 
 from evamm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from ..errors import ConfigError
 from .layer_decay_rules import RULES, Placement, find_trunks, place_parameters
 
 _KEYS = ('layer_decay_rate', 'rule', 'custom_keys')
@@ -34,7 +35,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             a part of a parameter name to ``dict(lr_mult=, decay_mult=)``; the longest match wins.
 
     Raises:
-        ValueError: Unknown key or rule, a rate outside (0, 1], no ``lr``, no trunk in the model or
+        ConfigError: Unknown key or rule, a rate outside (0, 1], no ``lr``, no trunk in the model or
             a custom key that matches nothing.
     """
 
@@ -43,29 +44,29 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         cfg = self.paramwise_cfg
         for key in cfg:
             if key not in _KEYS:
-                raise ValueError(
+                raise ConfigError(
                     f'optim_wrapper.paramwise_cfg: unknown key {key!r}; '
                     f'LayerDecayOptimWrapperConstructor knows {", ".join(_KEYS)}.'
                 )
         rate = cfg.get('layer_decay_rate', 1.0)
         if not 0 < rate <= 1:
-            raise ValueError(
+            raise ConfigError(
                 f'optim_wrapper.paramwise_cfg.layer_decay_rate must be in (0, 1], found {rate}.'
             )
         if cfg.get('rule', 'classification') not in RULES:
-            raise ValueError(
+            raise ConfigError(
                 f'optim_wrapper.paramwise_cfg.rule must be one of {", ".join(RULES)}, '
                 f'found {cfg["rule"]!r}.'
             )
         for key, options in cfg.get('custom_keys', {}).items():
             unknown = set(options) - set(_CUSTOM_KEYS)
             if unknown:
-                raise ValueError(
+                raise ConfigError(
                     f'optim_wrapper.paramwise_cfg.custom_keys[{key!r}]: unknown '
                     f'{", ".join(sorted(unknown))}; known are {", ".join(_CUSTOM_KEYS)}.'
                 )
         if self.base_lr is None:
-            raise ValueError('optim_wrapper.optimizer needs lr: the peak learning rate.')
+            raise ConfigError('optim_wrapper.optimizer needs lr: the peak learning rate.')
         self.base_wd = self.base_wd or 0.0
 
     def __call__(self, model: nn.Module) -> object:
@@ -84,7 +85,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Append the groups of ``module``; mmengine calls this once with the whole model."""
         trunks = find_trunks(module)
         if not trunks:
-            raise ValueError(
+            raise ConfigError(
                 f'LayerDecayOptimWrapperConstructor: no sub-module of '
                 f'{type(module).__name__} has get_layer_depth(name, prefix). Use a backbone that '
                 'has it (evamm.EVAViT, most mmpretrain backbones), or another constructor.'
@@ -103,7 +104,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 weight_decay = self.base_wd * options['decay_mult']
             members.setdefault((lr_scale, weight_decay), []).append(placed)
         if unused:
-            raise ValueError(
+            raise ConfigError(
                 f'optim_wrapper.paramwise_cfg.custom_keys: {", ".join(sorted(unused))} is not '
                 'part of the name of any trainable parameter.'
             )

@@ -3,10 +3,13 @@
 import copy
 import os
 
-from mmengine.dist import broadcast_object_list, is_main_process
+import torch
+from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
 from mmengine.fileio import join_path
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from evamm.checkpoints import load_checkpoint, write_checkpoint
 from evamm.registry import RUNNERS
@@ -27,9 +30,28 @@ class EVARunner(Runner):
     - ``resume`` goes on with the newest checkpoint of the work folder that can be read, and with
       the random number generators of that moment.
     - ``auto_scale_lr`` counts gradient accumulation.
+    - Several processes run on CPUs too (gloo), for tests and small machines.
 
     Everything else is :class:`mmengine.runner.Runner`.
     """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Set up processes and seeds; mmengine's own start of a process group needs CUDA."""
+        if self.launcher == 'pytorch' and not torch.cuda.is_available() and not is_distributed():
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Move the model to its device and wrap it; a model on the CPU gets no device ids."""
+        if self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
+            model_wrapper_cfg = {
+                'type': 'MMDistributedDataParallel',
+                'broadcast_buffers': False,
+                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
+                **(model_wrapper_cfg or {}),
+                'device_ids': None,
+            }
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Register mmengine's default hooks and the one that shields training from validation."""

@@ -14,11 +14,12 @@ from mmengine.runner import Runner
 
 from evamm.checkpoints import CheckpointError
 
+from ..errors import ConfigError
 from .preflight import DatasetNotFoundError, WeightsNotFoundError
 
 
-class UsageError(ValueError):
-    """Something the user asked for cannot be done; the message is one sentence."""
+class UsageError(ConfigError):
+    """Something that was asked for on the command line cannot be done."""
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +97,7 @@ def run_tool(main: Callable[[], None]) -> int:
     """
     try:
         main()
-    except (CheckpointError, DatasetNotFoundError, WeightsNotFoundError, UsageError) as error:
+    except (CheckpointError, DatasetNotFoundError, WeightsNotFoundError, ConfigError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     return 0

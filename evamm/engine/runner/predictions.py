@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
+from ..errors import ConfigError
+
 SUFFIXES = ('.json', '.npz')
 _KEPT = ('img_path', 'img_id', 'sample_idx', 'gt_label')
 
@@ -94,7 +96,9 @@ def _stack(key: str, values: list) -> np.ndarray:
     except ValueError:
         array = np.asarray([], dtype=object)
     if array.dtype.kind not in 'biufU':
-        raise ValueError(f'{key} differs in size between images; write --out FILE.json instead.')
+        raise ConfigError(
+            f'--out: {key} differs in size between images, which .npz cannot hold; write .json.'
+        )
     # A label is a tensor with one element.
     return (
         array[:, 0] if array.ndim == 2 and key.endswith('label') and array.shape[1] == 1 else array

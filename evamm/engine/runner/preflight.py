@@ -83,14 +83,15 @@ def check_datasets(cfg: Mapping, loaders: tuple[str, ...]) -> None:
 def _message(path: Path, keys: list[str]) -> str:
     looked_at = '' if path.is_absolute() else f' (looked for {Path.cwd() / path})'
     if 'digits' in path.parts:
-        remedy = 'Write the digits with: python tools/dataset_converters/digits.py data/digits'
+        remedy = 'Write the digits with: python tools/dataset_converters/digits.py data/digits.'
     else:
         options = ' '.join(f'{key}=PATH' for key in keys)
         remedy = (
             f'{_GUIDE} says how to prepare it; if you have it elsewhere, link it here or add '
-            f'--cfg-options {options}'
+            f'--cfg-options {options}.'
         )
-    return f'{path} does not exist{looked_at}; {" and ".join(keys)} need it. {remedy}'
+    need = 'needs' if len(keys) == 1 else 'need'
+    return f'{path} does not exist{looked_at}; {" and ".join(keys)} {need} it. {remedy}'
 
 
 def _pretrained(cfg: object, key: str) -> Iterator[tuple[str, str]]:

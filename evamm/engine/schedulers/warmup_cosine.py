@@ -2,10 +2,13 @@
 
 import math
 
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType, _ParamScheduler
 
 from evamm.registry import PARAM_SCHEDULERS
+
+from ..errors import ConfigError
 
 
 def warmup_cosine(
@@ -33,22 +36,23 @@ class WarmupCosineLR(_ParamScheduler):
     holds the value during a window, so every optimizer step has exactly the official rate.
 
     A group's peak is its initial ``lr`` (layer decay included), its floor ``eta_min * lr_scale``:
-    the official "schedule value x lr_scale" for every group.
+    the official "schedule value x lr_scale" for every group. On resume the checkpoint says how far
+    the run has come and the config what the curve looks like, so that a later ``end`` continues on
+    the longer curve.
 
     Args:
         optimizer: Optimizer or optimizer wrapper.
-        warmup: Length of the warm-up, in epochs if ``by_epoch``, else in iterations.
+        warmup: Length of the warm-up, in epochs if ``by_epoch``, else in iterations. A run that is
+            shorter ends on its way up.
         eta_min: Value the cosine falls towards, for a group with ``lr_scale`` 1.
         begin: First epoch or iteration of the schedule.
         end: Epoch or iteration after the last one; the runner fills in the end of the training.
         by_epoch: Whether ``warmup``, ``begin`` and ``end`` are epochs. Needs
             ``convert_to_iter_based=True`` beside it in the config, because the value changes with
             every optimizer step.
-        last_step: Index of the last iteration seen; -1 for a new run.
-        verbose: Print every value.
 
     Raises:
-        ValueError: Epochs without ``convert_to_iter_based``, or a warm-up that leaves no cosine.
+        ConfigError: Epochs without ``convert_to_iter_based``, or a negative warm-up.
     """
 
     def __init__(
@@ -59,31 +63,18 @@ class WarmupCosineLR(_ParamScheduler):
         begin: int = 0,
         end: int = INF,
         by_epoch: bool = True,
-        last_step: int = -1,
-        verbose: bool = False,
     ) -> None:
         if by_epoch:
-            raise ValueError(
+            raise ConfigError(
                 'WarmupCosineLR changes with every optimizer step: add '
                 'convert_to_iter_based=True to it in param_scheduler, or give its warmup, begin '
                 'and end in iterations with by_epoch=False.'
             )
-        if not 0 <= warmup < end - begin:
-            raise ValueError(
-                f'WarmupCosineLR: warmup must be between 0 and the length of the schedule '
-                f'({end - begin} iterations), found {warmup:g}. Train longer or warm up less.'
-            )
+        if warmup < 0:
+            raise ConfigError(f'param_scheduler.warmup must be 0 or more, found {warmup:g}.')
         self.warmup = int(warmup)
         self.eta_min = eta_min
-        super().__init__(
-            optimizer,
-            param_name='lr',
-            begin=begin,
-            end=end,
-            last_step=last_step,
-            by_epoch=False,
-            verbose=verbose,
-        )
+        super().__init__(optimizer, param_name='lr', begin=begin, end=end, by_epoch=False)
 
     @classmethod
     def build_iter_from_epoch(
@@ -95,8 +86,6 @@ class WarmupCosineLR(_ParamScheduler):
         begin: float = 0,
         end: float = INF,
         by_epoch: bool = True,
-        last_step: int = -1,
-        verbose: bool = False,
     ) -> 'WarmupCosineLR':
         """Build from epochs; ``epoch_length`` is the number of iterations of one.
 
@@ -109,8 +98,6 @@ class WarmupCosineLR(_ParamScheduler):
             begin=round(begin * epoch_length),
             end=end if end == INF else round(end * epoch_length),
             by_epoch=False,
-            last_step=last_step,
-            verbose=verbose,
         )
 
     @property
@@ -124,12 +111,11 @@ class WarmupCosineLR(_ParamScheduler):
         counts = self.accumulation
         # The last window may be a short one, hence the ceiling.
         total_steps = -(-(self.end - self.begin) // counts)
-        warmup_steps = self.warmup // counts
         return [
             warmup_cosine(
-                self.last_step // counts,
+                (self._global_step - self.begin) // counts,
                 total_steps=total_steps,
-                warmup_steps=warmup_steps,
+                warmup_steps=self.warmup // counts,
                 peak=base_value,
                 eta_min=self.eta_min * group.get('lr_scale', 1.0),
             )
@@ -143,11 +129,23 @@ class WarmupCosineLR(_ParamScheduler):
         optimizer step; with accumulation that is the normal course.
         """
         self._global_step += 1
+        self._apply()
+
+    def _apply(self) -> None:
         if self.begin <= self._global_step < self.end:
-            self.last_step += 1
-            for index, (group, value) in enumerate(
-                zip(self.optimizer.param_groups, self._get_value(), strict=True)
-            ):
+            self.last_step = self._global_step - self.begin
+            for group, value in zip(self.optimizer.param_groups, self._get_value(), strict=True):
                 group['lr'] = value
-                self.print_value(self.verbose, index, value)
         self._last_value = [group['lr'] for group in self.optimizer.param_groups]
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Go on at the iteration and with the peak rates of a saved state."""
+        self._global_step = state_dict['_global_step']
+        self.base_values = list(state_dict['base_values'])
+        if state_dict['end'] != self.end:
+            print_log(
+                f'The schedule of the resumed run ended at iteration {state_dict["end"]}, this one '
+                f'ends at {self.end}: going on along this one.',
+                'current',
+            )
+        self._apply()
