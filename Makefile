@@ -56,7 +56,7 @@ set -e; \
 $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit("evamm needs Python >= 3.10, and $(PYTHON) is %d.%d: run make with PYTHON=python3.11, say." % v[:2])'; \
 $(PYTHON) -m venv $(1) || { echo 'Python cannot make a virtual environment: install its venv package (python3-venv on Debian and Ubuntu).' >&2; exit 1; }; \
 echo "Installing pinned versions into $(1): a few minutes, most of it PyTorch."; \
-$(1)/bin/python -m pip install -q $(PINS) pip setuptools; \
+$(1)/bin/python -m pip install -q $(PINS) setuptools; \
 $(1)/bin/python -m pip install $(PINS) $(foreach file,runtime $(2),-r requirements/$(file).txt); \
 $(1)/bin/python -m pip install -q $(PINS) --no-deps --force-reinstall opencv-python-headless; \
 $(1)/bin/python -m pip install -q --no-deps --no-build-isolation -e .; \

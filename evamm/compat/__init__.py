@@ -10,7 +10,6 @@ from types import ModuleType
 
 from evamm.compat import torchvision_schemas, upstream
 from evamm.compat.import_hooks import ImportHooks, SubstituteFinder
-from evamm.compat.requirements import require
 
 __all__ = ['install', 'require']
 
@@ -31,8 +30,26 @@ def install(*, on_mmpretrain: Callable[[], None] | None = None) -> None:
             _hooks.before_import(name, torchvision_schemas.declare_missing_schemas)
         for name, cure in upstream.CURES.items():
             _hooks.after_import(name, cure)
+        _hooks.after_import('mmengine.config.utils', _introduce_packages)
     if on_mmpretrain is not None:
         _hooks.after_import('mmpretrain', lambda module: on_mmpretrain())
+
+
+def require(*names: str) -> None:
+    """Checks that libraries, by their import names, are there and new enough.
+
+    Raises:
+        ImportError: one is missing or too old; one sentence says what to install.
+    """
+    from evamm.compat import requirements
+
+    requirements.require(*names)
+
+
+def _introduce_packages(config_utils: ModuleType) -> None:
+    # mmengine reads `_base_ = 'evamm::...'` from the packages of this list only, and looks for
+    # mmseg under the name of its upstream distribution, which the OneDL release does not have.
+    config_utils.MODULE2PACKAGE.update(evamm='evamm', mmseg='mmseg')
 
 
 def _populate_mmcv_ext(module: ModuleType) -> None:

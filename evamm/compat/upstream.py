@@ -4,7 +4,6 @@ The OneDL releases of the same libraries need none of them: each cure first look
 fault is there.
 """
 
-import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -95,6 +94,8 @@ def _rebind(original: object, replacement: object, *, package: str) -> None:
 
 
 def _is_installed(package: str) -> bool:
+    import importlib.metadata  # slow, and rarely needed
+
     try:
         importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
@@ -106,6 +107,8 @@ def _get_installed_path(package: str) -> str:
     """Folder of a package given by its import name or, failing that, its distribution name."""
     folder = _package_folder(package)
     if folder is None:
+        import importlib.metadata
+
         distribution = importlib.metadata.distribution(package)
         top_level = (distribution.read_text('top_level.txt') or '').split()
         folder = _package_folder(top_level[0]) if top_level else None
