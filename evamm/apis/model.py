@@ -95,6 +95,10 @@ def get_model(
         torch.Size([1, 1000])
     """
     config, entry = load_config(model)
+    if isinstance((backbone or {}).get('arch'), dict) and isinstance(
+        config.model.backbone.get('arch'), str
+    ):
+        config.model.backbone.pop('arch')  # mmengine cannot merge a dict into a name
     overrides = dict(backbone=backbone, neck=neck, head=head, train_cfg=train_cfg)
     config.merge_from_dict(
         {'model': {key: value for key, value in overrides.items() if value is not None}}

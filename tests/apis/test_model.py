@@ -93,6 +93,11 @@ def test_backbone_settings_are_merged(config: Config) -> None:
     model = get_model(config, backbone=dict(out_indices=(1, 3), out_type='featmap'), num_classes=0)
     shallow, deep = model(torch.zeros(1, 3, 56, 56))
     assert shallow.shape == deep.shape == (1, 32, 4, 4)
+    config.model.backbone.arch = 'eva02-tiny'
+    small = get_model(
+        config, num_classes=0, backbone=dict(arch=dict(embed_dims=32, depth=2, num_heads=2))
+    )
+    assert len(small.backbone.blocks) == 2
     with pytest.raises(TypeError, match='no_such_setting'):
         get_model(config, backbone=dict(no_such_setting=1))
 
