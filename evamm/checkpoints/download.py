@@ -1,18 +1,18 @@
 """Weights from the network: downloaded once, checked, cached."""
 
 import hashlib
-import logging
 import os
-import shutil
+import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from .errors import CheckpointError
 from .reading import check_sha256, is_url
 
-_LOGGER = logging.getLogger('evamm')
 _TIMEOUT = 60  # seconds without a byte
 
 
@@ -53,17 +53,16 @@ def fetch_weights(path_or_url: str | os.PathLike, *, sha256: str | None = None) 
         return path
     url = os.fspath(path_or_url)
     target = cache_path(url)
-    if target.is_file():
-        if sha256 is not None:
-            check_sha256(target, sha256)
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f'.{target.name}.{os.getpid()}.part')
     try:
-        _download(url, temporary)
-        if sha256 is not None:
-            check_sha256(temporary, sha256)
-        os.replace(temporary, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _one_process(target):
+            if not target.is_file():
+                _download(url, temporary)
+                if sha256 is not None:
+                    check_sha256(temporary, sha256)
+                os.replace(temporary, target)
+                return target
     except (OSError, urllib.error.URLError) as error:
         raise CheckpointError(
             f'{url}: could not be downloaded ({getattr(error, "reason", None) or error}); download '
@@ -71,19 +70,42 @@ def fetch_weights(path_or_url: str | os.PathLike, *, sha256: str | None = None) 
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+    if sha256 is not None:
+        check_sha256(target, sha256)
     return target
+
+
+@contextmanager
+def _one_process(target: Path) -> Iterator[None]:
+    """The processes of a distributed run ask for the same file at once; one fetches it."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: each process fetches its own
+        yield
+        return
+    locks = cache_folder() / 'locks'
+    locks.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(os.fspath(target).encode()).hexdigest()[:16]
+    with open(locks / name, 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go when the file is closed, even by a crash
+        yield
 
 
 def _download(url: str, target: Path) -> None:
     request = urllib.request.Request(url, headers={'User-Agent': 'evamm'})
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, target.open('wb') as file:
-        expected = answer.headers.get('Content-Length')
-        _LOGGER.info('Downloading %s (%s bytes)', url, expected or 'unknown')
-        shutil.copyfileobj(answer, file, 1 << 20)
+        expected = int(answer.headers.get('Content-Length') or 0)
+        done, shown = 0, -10
+        while chunk := answer.read(1 << 20):
+            file.write(chunk)
+            done += len(chunk)
+            percent = 100 * done // max(expected, done)
+            if expected > 10 << 20 and (percent >= shown + 10 or done == expected):
+                shown = percent
+                print(f'{url}: {percent} % of {expected >> 20} MiB', file=sys.stderr, flush=True)
         file.flush()
         os.fsync(file.fileno())
-    found = target.stat().st_size
-    if expected is not None and found != int(expected):
+    if expected and done != expected:
         raise CheckpointError(
-            f'{url}: expected {expected} bytes, got {found}; the connection broke, try again.'
+            f'{url}: expected {expected} bytes, got {done}; the connection broke, try again.'
         )

@@ -1,6 +1,7 @@
 """Downloads, from a server of this process."""
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,11 +21,13 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.break_off = False
+        self.delay = 0.0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.requests.append(self.path)
+                time.sleep(outer.delay)
                 content = outer.files.get(self.path.split('?')[0])
                 if content is None:
                     self.send_error(404)
@@ -55,7 +58,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def cached(tmp_path: Path) -> list[Path]:
-    return [path for path in (tmp_path / 'home').rglob('*') if path.is_file()]
+    return [path for path in (tmp_path / 'home' / 'checkpoints').rglob('*') if path.is_file()]
 
 
 def test_downloaded_once(server: Server, tmp_path: Path) -> None:
@@ -103,6 +106,27 @@ def test_no_such_file_and_no_server(server: Server, tmp_path: Path) -> None:
 def test_path_cannot_leave_the_cache(server: Server, tmp_path: Path) -> None:
     server.files['/%2e%2e/%2e%2e/up.pth'] = b'x'
     assert tmp_path / 'home' in fetch_weights(f'{server.url}/%2e%2e/%2e%2e/up.pth').parents
+
+
+def test_processes_wait_for_each_other(server: Server) -> None:
+    """All processes of a distributed run load the same address at the same time."""
+    server.files['/file.pth'] = bytes(1 << 20)
+    server.delay = 0.1
+    threads = [threading.Thread(target=fetch_weights, args=(f'{server.url}/file.pth',))
+               for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.requests == ['/file.pth']
+
+
+def test_large_downloads_show_progress(
+        server: Server, capsys: pytest.CaptureFixture) -> None:
+    server.files['/file.pth'] = bytes(20 << 20)
+    fetch_weights(f'{server.url}/file.pth')
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) <= 11 and lines[-1].endswith('/file.pth: 100 % of 20 MiB')
 
 
 def test_local_path_is_itself(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ STATE = {
 }
 
 
-def refused(path: Path, match: str) -> None:
+def refused(path: Path, match: str | None = None) -> None:
     """A CheckpointError within a second that names the file."""
     start = time.process_time()
     with pytest.raises(CheckpointError, match=match) as error:
@@ -184,8 +184,9 @@ def hostile(name: str, form: str) -> bytes:
     return pickle.dumps(ATTACKS[name](), protocol=2 if form == 'pickle2' else 4)
 
 
-@pytest.mark.parametrize('form', ['zip', 'legacy', 'pickle2', 'pickle4'])
-@pytest.mark.parametrize('name', ATTACKS)
+@pytest.mark.parametrize('name, form', [
+    (name, form) for name in ATTACKS for form in ('zip', 'legacy', 'pickle2', 'pickle4')
+    if (name, form[:6]) != ('tensor-of-no-memory', 'pickle')])  # needs torch's own pickler
 def test_code_in_a_file_is_never_run(name: str, form: str, tmp_path: Path) -> None:
     if name == 'dtype-flags' and form in ('zip', 'legacy'):
         # Flags of the file are not looked at: a harmless dtype is left.
@@ -193,11 +194,9 @@ def test_code_in_a_file_is_never_run(name: str, form: str, tmp_path: Path) -> No
         path.write_bytes(hostile(name, form))
         assert read_object(path)['extra'].dtype.flags == np.dtype('f8').flags
         return
-    if name == 'tensor-of-no-memory' and form.startswith('pickle'):
-        pytest.skip('a storage cannot be pickled that way')
     path = tmp_path / 'file.pth'
     path.write_bytes(hostile(name, form))
-    refused(path, '')
+    refused(path)
 
 
 @pytest.mark.parametrize('name, message', [
@@ -291,7 +290,7 @@ def test_torchscript_archive(tmp_path: Path) -> None:
     path = tmp_path / 'file.pt'
     with pytest.warns(DeprecationWarning):
         torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path)
-    refused(path, '')
+    refused(path)
 
 
 # ---- damaged files -----------------------------------------------------------------------------
@@ -313,7 +312,7 @@ def test_truncated(kind: str, tmp_path: Path) -> None:
     cuts = random.Random(0).sample(range(1, len(content)), 40)
     for cut in [*cuts, len(content) - 1]:
         path.write_bytes(content[:cut])
-        refused(path, '')
+        refused(path)
 
 
 @pytest.mark.parametrize('kind', ['zip', 'safetensors'])
