@@ -1,6 +1,7 @@
 """Runner, hooks, optimizers and schedules."""
 
 from .hooks import CheckpointHook, EMAHook, ValRNGHook
+from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optimizers import AmpOptimWrapper, LayerDecayOptimWrapperConstructor
 from .runner import EVARunner
 from .schedulers import WarmupCosineLR
@@ -10,6 +11,8 @@ __all__ = [
     'CheckpointHook',
     'EMAHook',
     'EVARunner',
+    'EpochBasedTrainLoop',
+    'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',
     'ValRNGHook',
     'WarmupCosineLR',

@@ -1,4 +1,4 @@
-"""Validation that leaves no trace in the random numbers of training."""
+"""Validation that leaves no trace in training."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -29,7 +29,11 @@ class ValRNGHook(Hook):
         self._state = get_rng_state()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Put them back."""
+        """Put them back, and note that this validation need not be made up for."""
         if self._state is not None:
             set_rng_state(self._state)
             self._state = None
+        loop = runner._train_loop
+        if hasattr(loop, 'validated_iter'):
+            # CheckpointHook writes its last checkpoint anew when it was the best one.
+            loop.validated_iter = loop.iter

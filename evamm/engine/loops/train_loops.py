@@ -1,5 +1,6 @@
 """Training loops that can be taken up at any iteration."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
@@ -170,24 +171,27 @@ class IterBasedTrainLoop(_ResumableLoop, _IterBasedTrainLoop):
         self.runner.call_hook('before_train_epoch')
         self._set_rng_state()
         self._validate_at_iter()
-        batches = iter(())
-        fresh = True
+        batches = self._batches()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            try:
-                data_batch = next(batches)
-            except StopIteration:
-                if not fresh:
-                    self._place = (self._place[0] + 1, 0)
-                self.data.set_epoch(self._place[0])
-                batches = self.data.batches(*self._place)
-                fresh = False
-                continue
-            self._step(self._iter, data_batch)
+            self._step(self._iter, next(batches))
             self._validate_at_iter()
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
+
+    def _batches(self) -> Iterator[Any]:
+        """Pass after pass over the data."""
+        while True:
+            epoch, done = self._place
+            self.data.set_epoch(epoch)
+            yield from self.data.batches(epoch, done)
+            if self._place == (epoch, 0):
+                raise ValueError(
+                    'train_dataloader gave no batch: its dataset is empty, or smaller than one '
+                    'batch with drop_last=True.'
+                )
+            self._place = (epoch + 1, 0)
 
     def _validate_at_iter(self) -> None:
         self._decide_current_val_interval()

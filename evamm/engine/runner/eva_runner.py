@@ -9,6 +9,7 @@ from mmengine.fileio import join_path
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
 from evamm.checkpoints import load_checkpoint, write_checkpoint
@@ -57,6 +58,24 @@ class EVARunner(Runner):
         """Register mmengine's default hooks and the one that shields training from validation."""
         super().register_default_hooks(hooks)
         self.register_hook({'type': 'evamm.ValRNGHook'})
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build a training loop; mmengine's two loops are built as evamm's."""
+        if isinstance(loop, dict):
+            loop = copy.deepcopy(loop)
+            if 'by_epoch' in loop and 'type' not in loop:
+                kind = 'EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop'
+                loop['type'] = f'evamm.{kind}'
+            elif loop.get('type') in ('EpochBasedTrainLoop', 'IterBasedTrainLoop'):
+                loop['type'] = f'evamm.{loop["type"]}'
+        loop = super().build_train_loop(loop)
+        if not hasattr(loop, 'resume_at'):
+            self.logger.warning(
+                f'{type(loop).__name__} does not keep its place in the data: a resumed run will '
+                'not equal the uninterrupted one bit for bit. evamm.EpochBasedTrainLoop and '
+                'evamm.IterBasedTrainLoop do.'
+            )
+        return loop
 
     def load_or_resume(self) -> None:
         """Load or resume as ``load_from`` and ``resume`` say, once."""

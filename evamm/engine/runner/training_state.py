@@ -53,6 +53,11 @@ def collect(
     if save_optimizer:
         checkpoint['optimizer'] = runner.optim_wrapper.state_dict()
         checkpoint['rng'] = all_gather_object(get_rng_state())
+        gradients = _open_gradients(runner)
+        if gradients:
+            checkpoint['gradients'] = all_gather_object(gradients)
+        if hasattr(runner.train_loop, 'state_dict'):
+            checkpoint['train_loop'] = runner.train_loop.state_dict()
     if save_param_scheduler and runner.param_schedulers is not None:
         checkpoint['param_schedulers'] = _map_schedulers(
             runner.param_schedulers, lambda scheduler: scheduler.state_dict()
@@ -71,9 +76,14 @@ def restore(
     runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
     bare_model(runner).load_state_dict(checkpoint['state_dict'], strict=True)
     meta = checkpoint['meta']
-    runner.train_loop._epoch = meta['epoch']
-    runner.train_loop._iter = meta['iter']
+    loop = runner.train_loop
+    if hasattr(loop, 'resume_at'):
+        loop.resume_at(meta['epoch'], meta['iter'])
+    else:
+        loop._epoch, loop._iter = meta['epoch'], meta['iter']
     _resume_seed(runner, meta.get('seed'))
+    if hasattr(loop, 'load_state_dict') and 'train_loop' in checkpoint:
+        loop.load_state_dict(checkpoint['train_loop'])
     runner.message_hub.load_state_dict(history_from_plain(checkpoint['message_hub']))
     if resume_optimizer and 'optimizer' in checkpoint:
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -85,7 +95,35 @@ def restore(
         _map_schedulers(
             runner.param_schedulers, lambda scheduler: scheduler.load_state_dict(next(states))
         )
-    _resume_rng(checkpoint.get('rng'))
+    _resume_gradients(runner, checkpoint.get('gradients'))
+    _resume_rng(runner, checkpoint.get('rng'))
+
+
+def _open_gradients(runner: Runner) -> dict:
+    """Gradients of this process that wait for an optimizer step; by name."""
+    return {
+        name: param.grad.detach().cpu()
+        for name, param in bare_model(runner).named_parameters()
+        if param.grad is not None
+    }
+
+
+def _resume_gradients(runner: Runner, gradients: list | None) -> None:
+    """Put the sums of an unfinished accumulation back."""
+    if gradients is None:
+        return
+    if len(gradients) != get_world_size():
+        print_log(
+            f'The checkpoint was written by {len(gradients)} process(es) in the middle of a '
+            'gradient accumulation: with another number of processes, the gradients of this one '
+            'optimizer step are lost.',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return
+    params = dict(bare_model(runner).named_parameters())
+    for name, gradient in gradients[get_rank()].items():
+        params[name].grad = gradient.to(params[name].device, copy=True)
 
 
 def _map_schedulers(schedulers: list | dict, function: object) -> list | dict:
@@ -117,9 +155,12 @@ def _resume_seed(runner: Runner, seed: int | None) -> None:
             sampler.seed = runner.seed
 
 
-def _resume_rng(states: list | None) -> None:
+def _resume_rng(runner: Runner, states: list | None) -> None:
     if states is not None and len(states) == get_world_size():
-        set_rng_state(states[get_rank()])
+        if hasattr(runner.train_loop, 'start_with_rng_state'):
+            runner.train_loop.start_with_rng_state(states[get_rank()])
+        else:
+            set_rng_state(states[get_rank()])
         return
     print_log(
         'The checkpoint has no random number states for this number of processes: the run goes '

@@ -1,0 +1,142 @@
+"""A run that was interrupted anywhere ends with the bits of one that was not."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+
+from evamm.engine import AmpOptimWrapper
+
+COMPARED = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'rng', 'train_loop')
+
+
+class Crash(Exception):
+    pass
+
+
+@HOOKS.register_module()
+class CrashHook(Hook):
+    """Ends the process, as far as a test can, right after the hooks of one iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, iteration, where='train'):
+        self.iteration = iteration
+        self.where = where
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if self.where == 'train' and runner.iter + 1 == self.iteration:
+            raise Crash
+
+    def before_val(self, runner):
+        if self.where == 'val' and runner.iter == self.iteration:
+            raise Crash
+
+
+@OPTIM_WRAPPERS.register_module()
+class ScaledOptimWrapper(AmpOptimWrapper):
+    """Loss scaling as on a GPU in float16, with a scale that changes often."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=64.0, growth_interval=3)
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def logged(checkpoint):
+    """Everything logged but the clock."""
+    scalars = checkpoint['message_hub']['log_scalars']
+    return {key: value for key, value in scalars.items() if not key.endswith('time')}
+
+
+def assert_same_end(one, two):
+    one, two = torch.load(one, weights_only=True), torch.load(two, weights_only=True)
+    for part in COMPARED:
+        assert (part in one) == (part in two), part
+        assert same(one.get(part), two.get(part)), part
+    assert same(logged(one), logged(two))
+    for key in ('epoch', 'iter'):
+        assert one['meta'][key] == two['meta'][key]
+
+
+def scramble():
+    """Another process has other states."""
+    random.seed(99), np.random.seed(99), torch.manual_seed(99)
+
+
+@pytest.fixture
+def cfg(toy_cfg):
+    """Three epochs of six iterations (the third ends inside an accumulation window of four)."""
+    toy_cfg['train_cfg'].update(max_epochs=3, val_interval=2)
+    toy_cfg['param_scheduler']['end'] = 3
+    toy_cfg['default_hooks']['checkpoint'].update(by_epoch=False, interval=1, max_keep_ckpts=2)
+    return toy_cfg
+
+
+def by_iteration(cfg, sampler='DefaultSampler'):
+    cfg['train_cfg'] = {'by_epoch': False, 'max_iters': 18, 'val_interval': 7}
+    cfg['param_scheduler'] = {
+        'type': 'evamm.WarmupCosineLR', 'warmup': 4, 'by_epoch': False, 'end': 18
+    }
+    cfg['train_dataloader']['sampler']['type'] = sampler
+
+
+def whole_and_resumed(cfg, make_runner, tmp_path, stops, where='train', **resumed):
+    """Run without a stop, then with stops after these iterations; the two last checkpoints."""
+    make_runner(cfg, work_dir=str(tmp_path / 'whole')).train()
+    hooks = cfg['custom_hooks']
+    for stop in stops:
+        cfg['custom_hooks'] = [*hooks, {'type': 'CrashHook', 'iteration': stop, 'where': where}]
+        scramble()
+        with pytest.raises(Crash):
+            make_runner(cfg, resume=True).train()
+    cfg['custom_hooks'] = hooks
+    for key, value in resumed.items():
+        cfg['train_dataloader'][key] = value
+    scramble()
+    make_runner(cfg, resume=True).train()
+    return tmp_path / 'whole' / 'iter_18.pth', tmp_path / 'run' / 'iter_18.pth'
+
+
+VARIANTS = {
+    'plain': {},
+    'no EMA': {'ema': False},
+    'accumulation': {'accumulation': 4},
+    'scaler': {'scaler': True},
+    'scaler, accumulation': {'scaler': True, 'accumulation': 4},
+}
+
+
+@pytest.mark.parametrize('loop', ['epoch', 'iter', 'iter, infinite'])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_a_run_stopped_at_many_places_ends_with_the_same_bits(
+    cfg, make_runner, tmp_path, variant, loop
+):
+    """After the first iteration, inside an epoch, at its edge, after it, at the very end."""
+    settings = VARIANTS[variant]
+    if loop != 'epoch':
+        by_iteration(cfg, 'InfiniteSampler' if 'infinite' in loop else 'DefaultSampler')
+    if not settings.get('ema', True):
+        cfg['custom_hooks'] = []
+    cfg['optim_wrapper']['accumulative_counts'] = settings.get('accumulation', 1)
+    cfg['optim_wrapper']['clip_grad'] = {'max_norm': 1.0}
+    if settings.get('scaler'):
+        cfg['optim_wrapper']['type'] = 'ScaledOptimWrapper'
+    assert_same_end(*whole_and_resumed(cfg, make_runner, tmp_path, [1, 2, 6, 7, 11, 12, 17, 18]))
+
+
+def test_a_stop_before_the_first_checkpoint_is_a_new_run(cfg, make_runner, tmp_path):
+    cfg['default_hooks']['checkpoint']['interval'] = 5
+    assert_same_end(*whole_and_resumed(cfg, make_runner, tmp_path, [3]))
