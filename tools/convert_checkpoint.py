@@ -10,6 +10,12 @@ of the file. DST ends in .safetensors, .pth or .pt and is written atomically.
 import argparse
 import sys
 import warnings
+from pathlib import Path
+
+try:
+    import evamm  # noqa: F401
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from evamm.checkpoints import CheckpointError, convert_checkpoint
 

@@ -281,6 +281,8 @@ def _explain_missing(
     """Adds explained names to the report; returns the others."""
     parts_of_file = {_part(name) for name in original if not _TRUNK.match(name)}
     class_count = any(rule == 'class-count' for _, rule, _ in report.dropped)
+    headless = not any(name.startswith('head.') for name in original)
+    normless = not any(re.match(r'(fc_)?norm\.', name) for name in original)
     unexplained = []
     for name in absent:
         full = target.full_name[name]
@@ -289,10 +291,12 @@ def _explain_missing(
             rule = ('allow-missing', 'starts fresh as asked')
         elif name.startswith('head.') and class_count:
             rule = ('class-count', 'starts fresh')
-        elif name.startswith('head.') and not any(key.startswith('head.') for key in original):
+        elif name.startswith('head.') and headless:
             rule = ('no-head', 'the checkpoint has no head; it starts fresh')
         elif name.startswith('fc_norm.') and mim_norm == 'discard':
             rule = ('mim-norm', 'starts fresh, as in official fine-tuning')
+        elif re.match(r'(fc_)?norm\.', name) and headless and normless:
+            rule = ('no-norm', 'the checkpoint has no final norm; it starts fresh')
         elif _REL_POS.search(name) and not any(_REL_POS.search(key) for key in original):
             rule = ('rel-pos', 'relative positions start at zero')
         elif not _TRUNK.match(name) and _part(name) not in parts_of_file:
@@ -301,6 +305,10 @@ def _explain_missing(
             report.missing.append((full, *rule))
         else:
             unexplained.append(name)
+    if any(rule == 'no-norm' for _, rule, _ in report.missing):
+        # mmpretrain's converter and detectors leave it out.
+        warnings.warn(
+            'The checkpoint has no final norm; the one of the model starts fresh.', stacklevel=4)
     return unexplained
 
 
@@ -313,6 +321,9 @@ def _explain_problems(
     if None not in (stored, wanted) and stored != wanted:
         reason = (f'the file holds a trunk of width {stored[0]} with {stored[1]} blocks, the model '
                   f'has width {wanted[0]} with {wanted[1]} blocks; ')
+    elif 'fc_norm.weight' in source and 'norm.weight' in target.shape:
+        reason = ('the file has a norm for pooled features only, so build the trunk with '
+                  "final_norm=False or out_type='avg_featmap'; ")
     return (
         f'{reason}{len(problems)} tensors do not fit the model: {abbreviate(problems, 5)}; choose '
         'the matching architecture, or pass allow_partial=True to load the rest.'

@@ -184,8 +184,26 @@ def test_norm_has_no_place_in_a_feature_map_without_one(tmp_path: Path) -> None:
 
 def test_norm_that_a_classifier_never_trained_is_missed(tmp_path: Path) -> None:
     path = save(canonical('tiny', 'classifier'), tmp_path)
-    with pytest.raises(CheckpointError, match=r'missing norm\.weight'):
+    with pytest.raises(CheckpointError, match=r'final_norm=False.*missing norm\.weight'):
         load_checkpoint(trunk('tiny', out_type='cls_token'), path)
+
+
+@pytest.mark.parametrize('out_type', ['avg_featmap', 'featmap'])
+def test_trunks_saved_without_a_norm(out_type: str, tmp_path: Path) -> None:
+    """Such as mmpretrain's headless files."""
+    state = {name: value for name, value in canonical('tiny').items()
+             if not name.startswith(('fc_norm.', 'head.'))}
+    path = save(from_evamm(state, 'mmpretrain', head_dims=HEAD_DIMS), tmp_path)
+    model = trunk('tiny', out_type=out_type)
+    with pytest.warns(UserWarning, match='no final norm'):
+        report = load_checkpoint(model, path)
+    assert set(rules(report.missing).values()) == {'no-norm'}
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match=r'missing (fc_)?norm'):
+        load_checkpoint(model, path, complete=True)
+    # A classifier that lost its norm is damaged.
+    state['head.weight'] = torch.ones(5, 64)
+    with pytest.raises(CheckpointError, match=r'missing (fc_)?norm'):
+        load_checkpoint(model, save(state, tmp_path))
 
 
 def test_inner_norm_starts_fresh_only_if_allowed(tmp_path: Path) -> None:

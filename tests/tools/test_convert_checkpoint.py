@@ -157,9 +157,9 @@ def test_other_networks_are_refused(tool: ModuleType, tmp_path: Path,
 
 def test_as_a_command(source: Path, tmp_path: Path) -> None:
     target = tmp_path / 'out.safetensors'
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(source), str(target), '--to', 'timm'],
-        env=environment, capture_output=True, text=True, timeout=120)
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f'wrote {target} (timm, ' in done.stdout and not done.stderr
