@@ -1,5 +1,7 @@
 """Our models under mmpretrain's own functions."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import mmengine.runner
@@ -105,3 +107,20 @@ def test_other_models_keep_mmengines_loader(tmp_path: Path) -> None:
     loaded = mmengine.runner.load_checkpoint(target, str(tmp_path / 'a.pth'))
     assert loaded['meta'] == {'epoch': 3}
     assert torch.equal(target.weight, source.weight)
+
+
+def test_import_order_does_not_matter(tmp_path: Path) -> None:
+    """A function taken from mmpretrain before evamm was imported still reads every dialect."""
+    source = get_model('eva02-tiny-p14_in21k-pre_3rdparty_in1k')
+    path = tmp_path / 'official.pt'
+    write_checkpoint({'module': from_evamm(to_evamm(source.state_dict()), 'official')}, path)
+    code = (
+        'from mmpretrain import get_model\n'
+        'import evamm\n'
+        f"model = get_model('eva02_Ti_pt_in21k_ft_in1k_p14', pretrained={str(path)!r})\n"
+        'print(model.backbone.blocks[11].mlp.w3.weight.double().sum().item())\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = source.backbone.blocks[11].mlp.w3.weight.double().sum().item()
+    assert float(done.stdout.split()[-1]) == pytest.approx(expected, rel=1e-9)
