@@ -1,12 +1,14 @@
 """A training run small enough for a unit test: 24 points, two classes, a few dozen weights."""
 
 import copy
+import functools
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
@@ -119,11 +121,22 @@ def toy_cfg(tmp_path):
     }
 
 
+_open_figure = Visualizer._initialize_fig
+
+
+@functools.cache
+def _figure():
+    return _open_figure(None, {'frameon': False})
+
+
 @pytest.fixture
 def make_runner(monkeypatch):
     """Build a runner from a config; leaves no global state behind."""
     # It asks compilers and git for their versions, half a second for every runner.
     monkeypatch.setattr(EVARunner, '_log_env', lambda self, env_cfg: None)
+    # Formatting the config and opening matplotlib figures take most of the time of a toy run.
+    monkeypatch.setattr(Config, 'pretty_text', property(lambda self: repr(self._cfg_dict)))
+    monkeypatch.setattr(Visualizer, '_initialize_fig', lambda self, cfg: _figure())
     count = 0
 
     def build(cfg, **overrides):

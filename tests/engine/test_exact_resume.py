@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+from mmengine.registry import DATASETS, HOOKS, OPTIM_WRAPPERS
 
 from evamm.engine import AmpOptimWrapper
 
@@ -33,6 +33,10 @@ class CrashHook(Hook):
 
     def before_val(self, runner):
         if self.where == 'val' and runner.iter == self.iteration:
+            raise Crash
+
+    def after_val_epoch(self, runner, metrics=None):
+        if self.where == 'after val' and runner.iter == self.iteration:
             raise Crash
 
 
@@ -110,31 +114,89 @@ def whole_and_resumed(cfg, make_runner, tmp_path, stops, where='train', **resume
     return tmp_path / 'whole' / 'iter_18.pth', tmp_path / 'run' / 'iter_18.pth'
 
 
-VARIANTS = {
-    'plain': {},
-    'no EMA': {'ema': False},
-    'accumulation': {'accumulation': 4},
-    'scaler': {'scaler': True},
-    'scaler, accumulation': {'scaler': True, 'accumulation': 4},
-}
+EVERYWHERE = [1, 2, 6, 7, 11, 12, 17, 18]
 
 
 @pytest.mark.parametrize('loop', ['epoch', 'iter', 'iter, infinite'])
-@pytest.mark.parametrize('variant', VARIANTS)
-def test_a_run_stopped_at_many_places_ends_with_the_same_bits(
-    cfg, make_runner, tmp_path, variant, loop
-):
+def test_a_run_stopped_at_many_places_ends_with_the_same_bits(cfg, make_runner, tmp_path, loop):
     """After the first iteration, inside an epoch, at its edge, after it, at the very end."""
-    settings = VARIANTS[variant]
     if loop != 'epoch':
         by_iteration(cfg, 'InfiniteSampler' if 'infinite' in loop else 'DefaultSampler')
-    if not settings.get('ema', True):
-        cfg['custom_hooks'] = []
-    cfg['optim_wrapper']['accumulative_counts'] = settings.get('accumulation', 1)
     cfg['optim_wrapper']['clip_grad'] = {'max_norm': 1.0}
-    if settings.get('scaler'):
+    assert_same_end(*whole_and_resumed(cfg, make_runner, tmp_path, EVERYWHERE))
+
+
+@pytest.mark.parametrize('loop', ['epoch', 'iter'])
+@pytest.mark.parametrize('accumulation', [1, 4])
+@pytest.mark.parametrize('scaler', [False, True])
+@pytest.mark.parametrize('ema', [False, True])
+def test_every_state_is_taken_up_again(
+    cfg, make_runner, tmp_path, loop, accumulation, scaler, ema
+):
+    """Stops inside an epoch and, with accumulation, inside a window: 6 + 1 and 12 + 3 of 4."""
+    if loop == 'iter':
+        by_iteration(cfg)
+    if not ema:
+        cfg['custom_hooks'] = []
+    if scaler:
         cfg['optim_wrapper']['type'] = 'ScaledOptimWrapper'
-    assert_same_end(*whole_and_resumed(cfg, make_runner, tmp_path, [1, 2, 6, 7, 11, 12, 17, 18]))
+    cfg['optim_wrapper']['accumulative_counts'] = accumulation
+    assert_same_end(*whole_and_resumed(cfg, make_runner, tmp_path, [7, 15]))
+
+
+@pytest.mark.parametrize('loop', ['epoch', 'iter, infinite'])
+@pytest.mark.parametrize('persistent', [False, True])
+def test_workers_change_nothing(cfg, make_runner, tmp_path, loop, persistent):
+    """The whole run without workers, the resumed one with two, which read ahead."""
+    if loop != 'epoch':
+        by_iteration(cfg, 'InfiniteSampler')
+    files = whole_and_resumed(
+        cfg, make_runner, tmp_path, [8], num_workers=2, persistent_workers=persistent
+    )
+    assert_same_end(*files)
+
+
+def test_no_past_sample_is_loaded_again(cfg, make_runner, monkeypatch):
+    for loop in ('epoch', 'iter'):
+        if loop == 'iter':
+            by_iteration(cfg, 'InfiniteSampler')
+        cfg['work_dir'] += loop
+        hooks = cfg['custom_hooks']
+        cfg['custom_hooks'] = [*hooks, {'type': 'CrashHook', 'iteration': 16}]
+        with pytest.raises(Crash):
+            make_runner(cfg).train()
+        cfg['custom_hooks'] = hooks
+        dataset = DATASETS.get('ToyDataset')
+        loaded = []
+        load = dataset.__getitem__
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                dataset, '__getitem__', lambda self, i, load=load: loaded.append(i) or load(self, i)
+            )
+            without = {'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None}
+            make_runner(cfg, resume=True, **without).train()
+        assert len(loaded) == 2 * 4, loop
+
+
+@pytest.mark.parametrize('loop', ['epoch', 'iter'])
+def test_a_validation_that_was_due_is_made_up_for(cfg, make_runner, tmp_path, loop):
+    """The run stops between the checkpoint and the validation after it."""
+    stop = 12
+    if loop == 'iter':
+        by_iteration(cfg)
+        stop = 14
+    whole, resumed = whole_and_resumed(cfg, make_runner, tmp_path, [stop], where='val')
+    assert_same_end(whole, resumed)
+    scores = torch.load(resumed, weights_only=True)['message_hub']['log_scalars']['val/score']
+    assert len(scores['log']) == {'epoch': 1, 'iter': 2}[loop]
+
+
+def test_a_validation_is_not_repeated(cfg, make_runner, tmp_path):
+    """The first one is the best so far, so the checkpoint is written again after it."""
+    cfg['default_hooks']['checkpoint'].update(save_best='score', rule='greater')
+    cfg['train_cfg']['val_interval'] = 1
+    files = whole_and_resumed(cfg, make_runner, tmp_path, [6], where='after val')
+    assert_same_end(*files)
 
 
 def test_a_stop_before_the_first_checkpoint_is_a_new_run(cfg, make_runner, tmp_path):

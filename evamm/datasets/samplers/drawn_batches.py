@@ -64,9 +64,8 @@ class DrawnBatchSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """One pass; the one after it is the next epoch from its beginning."""
-        epoch, skip = self._epoch, self._skip
-        self.start(epoch + 1)
-        return self._draws(epoch, skip)
+        # Read now: torch's loader asks for an iterator twice and uses the second.
+        return self._draws(self._epoch, self._skip)
 
     def _draws(self, epoch: int, skip: int) -> Iterator[list[Draw]]:
         rank, world_size = get_rank(), get_world_size()
@@ -83,6 +82,7 @@ class DrawnBatchSampler(Sampler):
                 batch = next(batches, None)
                 private = get_generators()
             if batch is None:
+                self.start(epoch + 1)
                 return
             yield [
                 Draw(epoch, (number + i) * world_size + rank, index)

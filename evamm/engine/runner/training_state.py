@@ -37,7 +37,8 @@ def collect(
     checkpoint = {
         'meta': {
             **meta,
-            'cfg': runner.cfg.pretty_text,
+            # Formatting it takes longer than writing a small checkpoint; the hub has it already.
+            'cfg': runner.message_hub.runtime_info.get('cfg') or runner.cfg.pretty_text,
             'seed': runner.seed,
             'experiment_name': runner.experiment_name,
             'time': time.strftime('%Y%m%d_%H%M%S', time.localtime()),
