@@ -8,8 +8,9 @@ from .dialects import DIALECTS, canonicalize, detect_dialect, from_evamm, to_eva
 from .download import fetch_weights
 from .errors import CheckpointError
 from .fitting import fit_state_dict
+from .hashing import file_sha256
 from .loading import load_checkpoint
-from .reading import Checkpoint, file_sha256, read_checkpoint, read_object
+from .reading import Checkpoint, read_checkpoint, read_object
 from .report import LoadReport
 from .resize import resize_patch_kernel, resize_pos_embed, resize_rel_pos
 from .wrappers import unwrap

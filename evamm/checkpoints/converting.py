@@ -69,10 +69,15 @@ def convert_checkpoint(
         state_dict = canonical.state_dict
         _resize(state_dict, patch_size, img_size, report)
         if dtype is not None:
-            state_dict = {name: value.to(DTYPES[dtype]) if value.is_floating_point() else value
-                          for name, value in state_dict.items()}
-        tables = (value.shape[-1] for name, value in checkpoint.state_dict.items()
-                  if name.endswith('rope.freqs_cos'))
+            state_dict = {
+                name: value.to(DTYPES[dtype]) if value.is_floating_point() else value
+                for name, value in state_dict.items()
+            }
+        tables = (
+            value.shape[-1]
+            for name, value in checkpoint.state_dict.items()
+            if name.endswith('rope.freqs_cos')
+        )
         converted = from_evamm(state_dict, to, head_dims=head_dims or next(tables, 64))
     except CheckpointError as error:
         raise CheckpointError(f'{checkpoint.path}: {error}') from error
@@ -80,8 +85,7 @@ def convert_checkpoint(
     report.dropped = [entry for entry in canonical.dropped if entry[0] not in converted]
     report.renamed = sum(name not in converted for name in checkpoint.state_dict)
     report.loaded, report.meta = list(converted), checkpoint.meta
-    write_checkpoint(_wrap(converted, to, path, checkpoint.meta), path,
-                     metadata={'dialect': to})
+    write_checkpoint(_wrap(converted, to, path, checkpoint.meta), path, metadata={'dialect': to})
     return report
 
 
@@ -117,7 +121,8 @@ def _resize(
     for name, value in resized.items():
         if value.shape != state_dict[name].shape:
             report.resized.append(
-                (name, tuple(state_dict[name].shape), tuple(value.shape), 'bicubic'))
+                (name, tuple(state_dict[name].shape), tuple(value.shape), 'bicubic')
+            )
         state_dict[name] = value
 
 

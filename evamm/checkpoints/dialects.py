@@ -23,15 +23,20 @@ TRUNK_PREFIXES = ('', 'backbone.', 'visual.trunk.', 'visual.', 'backbone.net.', 
 
 # What no model keeps in its state dict: (rule, names, why).
 _COMPUTED = (
-    ('rope-tables', re.compile(r'(^|\.)rope(_win|_glb)?\.freqs_(cos|sin)$'),
-     'RoPE is computed from the grid'),
+    (
+        'rope-tables',
+        re.compile(r'(^|\.)rope(_win|_glb)?\.freqs_(cos|sin)$'),
+        'RoPE is computed from the grid',
+    ),
     ('index-tables', re.compile(r'(^|\.)relative_position_index$'), 'computed from the window'),
     ('causal-mask', re.compile(r'^(text\.)?attn_mask$'), 'computed from the context length'),
 )
 
 # Before it had its own class, the text tower sat at the top level of EVA-CLIP files.
-_OLD_TEXT = re.compile(r'^(token_embedding\.|positional_embedding$|transformer\.|ln_final\.|'
-                       r'text_projection$)')
+_OLD_TEXT = re.compile(
+    r'^(token_embedding\.|positional_embedding$|transformer\.|ln_final\.|'
+    r'text_projection$)'
+)
 _BLOCK = re.compile(r'^blocks\.\d+\.')
 _HEAD_FC = re.compile(r'^head\.fc\.(weight|bias)$')
 
@@ -90,7 +95,7 @@ def _split(
     trunk, rest = {}, {}
     for name, value in state_dict.items():
         if name.startswith(prefix):
-            trunk[name[len(prefix):]] = value
+            trunk[name[len(prefix) :]] = value
         else:
             rest[name] = value
     return trunk, rest

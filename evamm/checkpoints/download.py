@@ -11,9 +11,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from .errors import CheckpointError
-from .reading import check_sha256, is_url
+from .hashing import check_sha256
 
 _TIMEOUT = 60  # seconds without a byte
+
+
+def is_url(path: str | os.PathLike) -> bool:
+    return os.fspath(path).startswith(('http://', 'https://'))
 
 
 def cache_folder() -> Path:

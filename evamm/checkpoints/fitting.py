@@ -34,7 +34,7 @@ class _Target:
     def __init__(self, shapes: Mapping[str, Iterable[int]]) -> None:
         names = {name: strip_wrapper_segments(name) for name in shapes}
         if names and all(name.startswith('module.') for name in names.values()):
-            names = {full: name[len('module.'):] for full, name in names.items()}
+            names = {full: name[len('module.') :] for full, name in names.items()}
         self.prefix = find_trunk_prefix(names.values())
         self.full_name: dict[str, str] = {}
         self.shape: dict[str, tuple[int, ...]] = {}
@@ -48,7 +48,7 @@ class _Target:
 
     def _canonical(self, name: str) -> str:
         if self.prefix and name.startswith(self.prefix):
-            return name[len(self.prefix):]
+            return name[len(self.prefix) :]
         if self.prefix and name in ('head.fc.weight', 'head.fc.bias'):
             return name.replace('head.fc.', 'head.')
         return name
@@ -115,17 +115,22 @@ def fit_state_dict(
     problems = [
         *(f'unexpected {with_close_matches(name, target.shape)}' for name in unexpected),
         *(f'missing {with_close_matches(name, state_dict)}' for name in unexplained),
-        *(f'{name} is {stored} in the file and {wanted} in the model'
-          for name, (stored, wanted) in mismatched.items()),
+        *(
+            f'{name} is {stored} in the file and {wanted} in the model'
+            for name, (stored, wanted) in mismatched.items()
+        ),
     ]
     if complete:
-        problems += [f'missing {target.full_name[name]}' for name in absent
-                     if name not in unexplained]
+        problems += [
+            f'missing {target.full_name[name]}' for name in absent if name not in unexplained
+        ]
     if problems and not allow_partial:
         raise CheckpointError(_explain_problems(problems, state_dict, target))
     report.unexplained = problems
-    report.missing += [(target.full_name[name], 'allow-partial', 'unexplained')
-                       for name in [*unexplained, *mismatched]]
+    report.missing += [
+        (target.full_name[name], 'allow-partial', 'unexplained')
+        for name in [*unexplained, *mismatched]
+    ]
     fitted = {target.full_name[name]: value for name, value in source.items()}
     report.loaded = list(fitted)
     return fitted, report
@@ -164,8 +169,10 @@ def _fold_linear_probe(source: dict[str, Tensor], target: _Target, report: LoadR
     weight = stored.double() * (var.double() + 1e-6).rsqrt()  # [C, D]; eps of the official code
     source['head.weight'] = weight.to(stored.dtype)
     source['head.bias'] = (bias.double() - weight @ mean.double()).to(bias.dtype)
-    report.dropped += [(f'head.0.running_{kind}', 'linear-probe', 'folded into the linear head')
-                       for kind in ('mean', 'var')]
+    report.dropped += [
+        (f'head.0.running_{kind}', 'linear-probe', 'folded into the linear head')
+        for kind in ('mean', 'var')
+    ]
 
 
 def _move_norm(
@@ -229,7 +236,8 @@ def _resize(
             if name == 'pos_embed' and grid and grid[0] != grid[1] and square_grid(stored[1] - 1):
                 warnings.warn(
                     f'pos_embed has {stored[1] - 1} patch rows and is taken for a '
-                    f'{grid[0]}x{grid[1]} grid, though it could be a square one.', stacklevel=4,
+                    f'{grid[0]}x{grid[1]} grid, though it could be a square one.',
+                    stacklevel=4,
                 )
             continue
         rule = None
@@ -262,7 +270,8 @@ def _drop_other_classes(source: dict[str, Tensor], wrong: dict, report: LoadRepo
     why = f'it has {stored[0]} outputs, the model {wanted[0]}'
     warnings.warn(
         f'The head of the checkpoint is left out because {why}; the head of the model starts '
-        'fresh.', stacklevel=4,
+        'fresh.',
+        stacklevel=4,
     )
     for name in ('head.weight', 'head.bias'):
         wrong.pop(name, None)
@@ -308,22 +317,25 @@ def _explain_missing(
     if any(rule == 'no-norm' for _, rule, _ in report.missing):
         # mmpretrain's converter and detectors leave it out.
         warnings.warn(
-            'The checkpoint has no final norm; the one of the model starts fresh.', stacklevel=4)
+            'The checkpoint has no final norm; the one of the model starts fresh.', stacklevel=4
+        )
     return unexplained
 
 
-def _explain_problems(
-    problems: list[str], source: Mapping[str, Tensor], target: _Target
-) -> str:
+def _explain_problems(problems: list[str], source: Mapping[str, Tensor], target: _Target) -> str:
     """One sentence; starts with the architecture where that is what differs."""
     stored, wanted = _trunk_size(source), _trunk_size(target.shape)
     reason = ''
     if None not in (stored, wanted) and stored != wanted:
-        reason = (f'the file holds a trunk of width {stored[0]} with {stored[1]} blocks, the model '
-                  f'has width {wanted[0]} with {wanted[1]} blocks; ')
+        reason = (
+            f'the file holds a trunk of width {stored[0]} with {stored[1]} blocks, the model '
+            f'has width {wanted[0]} with {wanted[1]} blocks; '
+        )
     elif 'fc_norm.weight' in source and 'norm.weight' in target.shape:
-        reason = ('the file has a norm for pooled features only, so build the trunk with '
-                  "final_norm=False or out_type='avg_featmap'; ")
+        reason = (
+            'the file has a norm for pooled features only, so build the trunk with '
+            "final_norm=False or out_type='avg_featmap'; "
+        )
     return (
         f'{reason}{len(problems)} tensors do not fit the model: {abbreviate(problems, 5)}; choose '
         'the matching architecture, or pass allow_partial=True to load the rest.'

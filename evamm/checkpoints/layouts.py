@@ -111,17 +111,23 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout('mmpretrain', 'subln', _has('layers.0.mlp.norm.weight'), _MMPRETRAIN + _BLOCKS),
     Layout('mmpretrain', 'packed', _has('layers.0.mlp.w12.weight'), _MMPRETRAIN + _BLOCKS),
     Layout(
-        'mmpretrain', 'mlp', _has('layers.0.ffn.layers.0.0.weight'),
-        _MMPRETRAIN + (
+        'mmpretrain',
+        'mlp',
+        _has('layers.0.ffn.layers.0.0.weight'),
+        _MMPRETRAIN
+        + (
             ('blocks.#.norm1', 'layers.#.ln1'),
             ('blocks.#.norm2', 'layers.#.ln2'),
             ('blocks.#.mlp.fc1', 'layers.#.ffn.layers.0.0'),
             ('blocks.#.mlp.fc2', 'layers.#.ffn.layers.1'),
-        ) + _BLOCKS,
+        )
+        + _BLOCKS,
     ),
     # timm's eva.py; its plain ViT (EVA-L) has evamm's names.
     Layout(
-        'timm', 'subln', _has('blocks.0.mlp.fc1_g.weight'),
+        'timm',
+        'subln',
+        _has('blocks.0.mlp.fc1_g.weight'),
         (
             ('blocks.#.mlp.w3', 'blocks.#.mlp.fc2'),
             ('blocks.#.attn.q_bias', 'blocks.#.attn.q_proj.bias'),
@@ -130,12 +136,16 @@ LAYOUTS: tuple[Layout, ...] = (
         (_QKV, *_gate('fc1_g', 'fc1_x')),
     ),
     Layout(
-        'timm', 'packed', _timm_packs_two_branches,
+        'timm',
+        'packed',
+        _timm_packs_two_branches,
         (('blocks.#.mlp.w12', 'blocks.#.mlp.fc1'), ('blocks.#.mlp.w3', 'blocks.#.mlp.fc2')),
     ),
     # EVA-01/eva, EVA-02/asuka, EVA-CLIP/rei, EVA-0x/det, EVA-0x/seg.
     Layout(
-        'official', 'subln', _has('blocks.0.mlp.w1.weight', 'blocks.0.attn.q_proj.weight'),
+        'official',
+        'subln',
+        _has('blocks.0.mlp.w1.weight', 'blocks.0.attn.q_proj.weight'),
         (
             ('blocks.#.mlp.norm', 'blocks.#.mlp.ffn_ln'),
             ('blocks.#.attn.norm', 'blocks.#.attn.inner_attn_ln'),

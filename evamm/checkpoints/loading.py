@@ -49,8 +49,9 @@ def load_checkpoint(
     """
     if not isinstance(path, Checkpoint):
         path = read_checkpoint(path, prefer_ema=prefer_ema, sha256=sha256)
-    target = {name: value for name, value in model.state_dict().items()
-              if isinstance(value, Tensor)}
+    target = {
+        name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)
+    }
     try:
         canonical = canonicalize(path.state_dict, dialect)
         fitted, report = fit_state_dict(

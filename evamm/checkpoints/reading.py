@@ -1,6 +1,5 @@
 """Reading a checkpoint file: what it is, is it whole, and what it holds."""
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from .dialects import detect_dialect
+from .download import fetch_weights, is_url
 from .errors import CheckpointError
+from .hashing import check_sha256
 from .safetensors_file import load_safetensors, looks_like_safetensors
 from .torch_file import load_torch_file
 from .wrappers import unwrap
@@ -38,43 +39,7 @@ class Checkpoint:
         return detect_dialect(self.state_dict)
 
 
-def is_url(path: str | os.PathLike) -> bool:
-    return os.fspath(path).startswith(('http://', 'https://'))
-
-
-def _local(path: str | os.PathLike, sha256: str | None) -> Path:
-    if is_url(path):
-        from .download import fetch_weights
-
-        return fetch_weights(os.fspath(path), sha256=sha256)
-    return Path(path).expanduser()
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """sha256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def check_sha256(path: Path, expected: str) -> None:
-    """Raises CheckpointError unless the hash of a file begins with ``expected`` (>= 8 digits)."""
-    expected = expected.lower()
-    if len(expected) < 8 or not set(expected) <= set('0123456789abcdef'):
-        raise CheckpointError(f'sha256={expected!r} must be 8 to 64 hexadecimal digits.')
-    found = file_sha256(path)
-    if not found.startswith(expected):
-        raise CheckpointError(
-            f'{path}: expected sha256 {expected}, found {found[:len(expected)]}; the file is '
-            'damaged or another one, get it again.'
-        )
-
-
-def read_object(
-    path: str | os.PathLike, *, sha256: str | None = None, verify: bool = True
-) -> Any:
+def read_object(path: str | os.PathLike, *, sha256: str | None = None, verify: bool = True) -> Any:
     """Reads all that a file holds (for resuming); never runs code from it.
 
     Args:
@@ -94,7 +59,7 @@ def read_object(
 
 def _read(path: str | os.PathLike, sha256: str | None, verify: bool) -> tuple[Any, bool]:
     """The content of a file, and whether it is a safetensors file."""
-    path = _local(path, sha256)
+    path = fetch_weights(path, sha256=sha256) if is_url(path) else Path(path).expanduser()
     if not path.is_file():
         kind = 'is a folder' if path.is_dir() else 'does not exist'
         raise CheckpointError(f'{path}: {kind}; give the path of a checkpoint file.')
@@ -159,5 +124,6 @@ def read_checkpoint(
     except CheckpointError as error:
         raise CheckpointError(f'{os.fspath(path)}: {error}') from error
     meta = obj.get('meta')
-    return Checkpoint(state_dict, '' if flat else source, meta if isinstance(meta, dict) else {},
-                      os.fspath(path))
+    return Checkpoint(
+        state_dict, '' if flat else source, meta if isinstance(meta, dict) else {}, os.fspath(path)
+    )

@@ -26,7 +26,7 @@ def _check_directory(path: Path) -> None:
     at = tail.rfind(_END_RECORD)
     if at < 0 or len(tail) - at < 22:
         raise CheckpointError('it begins like a torch file but has no end: it is truncated')
-    directory = struct.unpack('<I', tail[at + 12:at + 16])[0]
+    directory = struct.unpack('<I', tail[at + 12 : at + 16])[0]
     if MAX_DIRECTORY_BYTES < directory < 0xFFFFFFFF:
         raise CheckpointError(f'its directory has {directory} bytes, which no checkpoint needs')
 
@@ -90,7 +90,8 @@ def load_torch_file(path: Path, *, verify: bool = True) -> Any:
             # Mapping needs a path, and by its ending torch would take it for another format.
             mapped = is_zip and path.suffix != '.safetensors'
             return torch.load(
-                path if mapped else file, map_location='cpu', weights_only=True, mmap=mapped)
+                path if mapped else file, map_location='cpu', weights_only=True, mmap=mapped
+            )
     except CheckpointError:
         raise
     except Exception as error:

@@ -14,8 +14,10 @@ EMA_ENTRIES = ('model_ema', 'state_dict_ema', 'ema_state')
 RAW_ENTRIES = ('model', 'module', 'state_dict')
 
 # Put in front of or between names by DDP, torch.compile, FSDP and checkpoint wrappers.
-_WRAPPER_SEGMENTS = re.compile(r'(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module|'
-                               r'_fsdp_wrapped_module)\.')
+_WRAPPER_SEGMENTS = re.compile(
+    r'(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module|'
+    r'_fsdp_wrapped_module)\.'
+)
 
 
 def strip_wrapper_segments(name: str) -> str:
@@ -27,7 +29,7 @@ def strip_module_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict without wrapper segments and without ``module.`` if every name has it."""
     out = {strip_wrapper_segments(name): value for name, value in state_dict.items()}
     while out and all(name.startswith('module.') for name in out):
-        out = {name[len('module.'):]: value for name, value in out.items()}
+        out = {name[len('module.') :]: value for name, value in out.items()}
     return out
 
 
@@ -75,7 +77,8 @@ def unwrap(obj: Any, *, prefer_ema: bool = True) -> tuple[dict[str, Tensor], str
     if not _is_state_dict(obj):
         found = (
             f'a dict with the entries {abbreviate(map(repr, obj))}'
-            if isinstance(obj, Mapping) else f'{type(obj).__name__}'
+            if isinstance(obj, Mapping)
+            else f'{type(obj).__name__}'
         )
         raise CheckpointError(
             'expected tensors by name, directly or under one of '
