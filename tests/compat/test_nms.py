@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from evamm.compat.mmcv_ext import nms as module
 from evamm.compat.mmcv_ext.nms import nms, nms_match
 
 
@@ -51,7 +52,9 @@ def test_nms_keeps_a_box_whose_only_rival_was_removed() -> None:
     assert nms(boxes, scores, iou_threshold=0.4, offset=0).tolist() == [0, 2]
 
 
-def test_nms_removes_only_above_the_threshold() -> None:
+@pytest.mark.parametrize('block', [1, 256])
+def test_nms_removes_only_above_the_threshold(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, '_BLOCK', block)  # within a block, and between two
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]])  # IoU is 0.5 exactly
     scores = torch.tensor([0.9, 0.8])
     assert nms(boxes, scores, iou_threshold=0.5, offset=0).tolist() == [0, 1]
