@@ -161,11 +161,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--models', nargs='+', type=Work.parse, metavar='SIZE@PIXELS',
-                        default=[Work.parse(text) for text in MODELS])
+    parser.add_argument(
+        '--models',
+        nargs='+',
+        type=Work.parse,
+        metavar='SIZE@PIXELS',
+        default=[Work.parse(text) for text in MODELS],
+    )
     parser.add_argument('--peers', nargs='+', choices=tuple(PEERS), default=list(PEERS))
-    parser.add_argument('--modes', nargs='+', choices=('forward', 'train'),
-                        default=['forward', 'train'])
+    parser.add_argument(
+        '--modes', nargs='+', choices=('forward', 'train'), default=['forward', 'train']
+    )
     parser.add_argument('--batch', type=int, help='images per step (default: by model and device)')
     parser.add_argument('--repeats', type=int, default=15, help='rounds (default: 15)')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
@@ -190,8 +196,14 @@ def main(argv: list[str] | None = None) -> None:
         place += f', {args.threads} thread(s)'
     versions = ', '.join(f'{name} {VERSIONS[name]()}' for name in args.peers)
     print(f'{place}, {args.dtype}, {args.repeats} rounds, torch {torch.__version__}, {versions}\n')
-    heads = ['model', 'work', 'batch', 'evamm ms', *(f'{name} / evamm' for name in others),
-             'outputs differ by']
+    heads = [
+        'model',
+        'work',
+        'batch',
+        'evamm ms',
+        *(f'{name} / evamm' for name in others),
+        'outputs differ by',
+    ]
     print('| ' + ' | '.join(heads) + ' |')
     print('|' + '---|' * len(heads), flush=True)
     for work in args.models:

@@ -13,9 +13,7 @@ def build(work, weights: dict[str, Tensor]) -> nn.Module:
     model = MODELS.build(
         dict(
             type='mmpretrain.ImageClassifier',
-            backbone=dict(
-                type='evamm.EVAViT', arch=f'eva02-{work.size}', img_size=work.img_size
-            ),
+            backbone=dict(type='evamm.EVAViT', arch=f'eva02-{work.size}', img_size=work.img_size),
             head=dict(
                 type='mmpretrain.LinearClsHead',
                 num_classes=work.num_classes,

@@ -1,4 +1,5 @@
 """What the parity tests share."""
+
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +31,8 @@ class Classifier(nn.Module):
         taps = {}
         hooks = [
             self.backbone.blocks[index].register_forward_hook(
-                lambda module, args, out, name=name: taps.__setitem__(name, out))
+                lambda module, args, out, name=name: taps.__setitem__(name, out)
+            )
             for name, index in (('block0', 0), ('tokens', -1))
         ]
         (feat,) = self.backbone(image)
@@ -46,8 +48,10 @@ def pooling_norm(trunk: EVAViT) -> nn.Module:
 
 def evamm_names(canonical: dict[str, Tensor]) -> dict[str, Tensor]:
     """Canonical keys under the names of `Classifier`."""
-    return {('head.fc.' + name[5:] if name.startswith('head.') else 'backbone.' + name): value
-            for name, value in canonical.items()}
+    return {
+        ('head.fc.' + name[5:] if name.startswith('head.') else 'backbone.' + name): value
+        for name, value in canonical.items()
+    }
 
 
 @torch.no_grad()

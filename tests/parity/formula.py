@@ -5,6 +5,7 @@ inputs again with `tensor`. Every tensor depends on its name and shape alone. Th
 the raw 64-bit stream of PCG64, which numpy promises never to change (the distributions built on it
 carry no such promise), so the files stay valid on any numpy.
 """
+
 import zlib
 
 import numpy as np
@@ -13,8 +14,14 @@ from torch import Tensor
 
 # Gains are chosen so that a mistake anywhere shows in the output: attention is far from uniform
 # (large q and k), and tokens stay so small that the eps of a norm matters in the sixth digit.
-_GAINS = (('attn.qkv.weight', 1.5), ('_proj.weight', 1.5), ('mlp.w', 0.4), ('mlp.fc', 0.4),
-          ('attn.proj.weight', 0.1), ('patch_embed.proj.weight', 0.1))
+_GAINS = (
+    ('attn.qkv.weight', 1.5),
+    ('_proj.weight', 1.5),
+    ('mlp.w', 0.4),
+    ('mlp.fc', 0.4),
+    ('attn.proj.weight', 0.1),
+    ('patch_embed.proj.weight', 0.1),
+)
 
 
 def uniform(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -28,8 +35,8 @@ def uniform(name: str, shape: tuple[int, ...]) -> Tensor:
         fp32 tensor of that shape.
     """
     raw = np.random.PCG64(zlib.crc32(name.encode())).random_raw(int(np.prod(shape, dtype=int)))
-    unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0 ** -53
-    return torch.from_numpy(((2 * unit - 1) * 3 ** 0.5).astype(np.float32)).reshape(shape)
+    unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return torch.from_numpy(((2 * unit - 1) * 3**0.5).astype(np.float32)).reshape(shape)
 
 
 def scaled(name: str, values: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """The trunk and the checkpoint reader give the official code's numbers (tests/data/golden)."""
+
 import json
 from collections.abc import Callable
 from functools import partial
@@ -67,8 +68,13 @@ def build_classifier(name: str, img_size: int) -> Classifier:
     case = CASES[name]
     scale = 1.0 if 'blocks.0.gamma_1' in case['state'] else None
     pooled = 'fc_norm.weight' in case['state']
-    trunk = EVAViT(arch(name), img_size=img_size, patch_size=case['kwargs']['patch_size'],
-                   out_type='avg_featmap' if pooled else 'cls_token', layer_scale=scale)
+    trunk = EVAViT(
+        arch(name),
+        img_size=img_size,
+        patch_size=case['kwargs']['patch_size'],
+        out_type='avg_featmap' if pooled else 'cls_token',
+        layer_scale=scale,
+    )
     return Classifier(trunk, case['kwargs']['num_classes']).eval()
 
 
@@ -117,8 +123,13 @@ def mim_errors(name: str, trunk: EVAViT) -> dict[str, float]:
 
 def build_mim(name: str, folder: Path) -> EVAViT:
     kwargs = CASES[name]['kwargs']
-    trunk = EVAViT(arch(name), img_size=kwargs['img_size'], patch_size=kwargs['patch_size'],
-                   out_type='raw', with_mask_token=True).eval()
+    trunk = EVAViT(
+        arch(name),
+        img_size=kwargs['img_size'],
+        patch_size=kwargs['patch_size'],
+        out_type='raw',
+        with_mask_token=True,
+    ).eval()
     load_checkpoint(trunk, official_file(name, folder))
     return trunk
 
@@ -140,10 +151,16 @@ def test_mae_encoder(tmp_path: Path) -> None:
 
 def build_detector(name: str, folder: Path) -> EVAViT:
     kwargs = CASES[name]['kwargs']
-    trunk = EVAViT(arch(name), img_size=kwargs['pretrain_img_size'],
-                   patch_size=kwargs['patch_size'], out_type='featmap', final_norm=False,
-                   with_cls_token=False, window_size=kwargs['window_size'],
-                   window_blocks=kwargs['window_block_indexes']).eval()
+    trunk = EVAViT(
+        arch(name),
+        img_size=kwargs['pretrain_img_size'],
+        patch_size=kwargs['patch_size'],
+        out_type='featmap',
+        final_norm=False,
+        with_cls_token=False,
+        window_size=kwargs['window_size'],
+        window_blocks=kwargs['window_block_indexes'],
+    ).eval()
     state = {f'backbone.net.{key}': value for key, value in official_state(name).items()}
     torch.save({'model': state}, folder / f'{name}.pth')
     load_checkpoint(trunk, folder / f'{name}.pth')
@@ -175,7 +192,7 @@ def test_pos_embed_resize(name: str) -> None:
     assert error(name, 'pos_embed', found) < 1e-6
 
 
-# ---- the golden tensors notice every mistake below ------------------------------------------------
+# The golden tensors notice every mistake below.
 
 
 def _norms_with_default_eps(trunk: EVAViT, patch: pytest.MonkeyPatch) -> None:
@@ -238,7 +255,10 @@ MISTAKES = {
     'eps': (_norms_with_default_eps, ['eva01', 'eva_l', 'eva02_s', 'eva02_b', 'clip_g', 'clip_b']),
     'reference': (partial(_replace_table, _rope_reference_14), ['eva02_s', 'eva02_b', 'clip_b']),
     'axes': (partial(_replace_table, _rope_columns_first), ['eva02_s', 'eva02_b', 'clip_b']),
-    'direction': (partial(_replace_table, _rope_turned_backwards), ['eva02_s', 'eva02_b', 'clip_b']),
+    'direction': (
+        partial(_replace_table, _rope_turned_backwards),
+        ['eva02_s', 'eva02_b', 'clip_b'],
+    ),
     'class token turned': (partial(_replace_table, _rope_turns_class_token), ['eva02_s', 'clip_b']),
     'gate': (_swap_gate, ['eva02_s', 'eva02_b', 'clip_b']),
     'pooling': (_pool_with_class_token, ['eva01', 'eva_l', 'eva02_s', 'eva02_b']),
@@ -260,8 +280,9 @@ def test_notices_window_coordinates(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert detector_errors('det_b_padded', trunk)['featmap'] > TOLERANCE
 
 
-@pytest.mark.parametrize('mistake, name', [
-    (mistake, name) for mistake, (_, names) in MISTAKES.items() for name in names])
+@pytest.mark.parametrize(
+    'mistake, name', [(mistake, name) for mistake, (_, names) in MISTAKES.items() for name in names]
+)
 def test_notices(mistake: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_classifier(name, CASES[name]['kwargs']['img_size'])
     load_checkpoint(model, official_file(name, tmp_path))

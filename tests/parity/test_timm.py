@@ -1,4 +1,5 @@
 """The trunk gives timm's numbers for every EVA model timm has, from timm's own weights."""
+
 from dataclasses import asdict
 
 import pytest
@@ -48,8 +49,12 @@ def build(name: str, img_size: int | tuple[int, int], **reduced) -> tuple:
     randomise(theirs)
     if reduced:
         hidden = arch['ffn_hidden_dims'] * reduced['embed_dim'] // arch['embed_dims']
-        arch.update(embed_dims=reduced['embed_dim'], depth=reduced['depth'],
-                    num_heads=reduced['num_heads'], ffn_hidden_dims=hidden)
+        arch.update(
+            embed_dims=reduced['embed_dim'],
+            depth=reduced['depth'],
+            num_heads=reduced['num_heads'],
+            ffn_hidden_dims=hidden,
+        )
     trunk = EVAViT(arch, img_size=img_size, out_type=out_type(name))
     ours = Classifier(trunk, CLASSES).eval()
     ours.load_state_dict(evamm_names(to_evamm(theirs.state_dict(), 'timm')))
@@ -96,8 +101,9 @@ def test_full_size_keys_and_shapes(name: str) -> None:
         theirs = timm.create_model(name)
         trunk = EVAViT(arch, img_size=img_size, out_type=out_type(name))
     found = {key: tuple(value.shape) for key, value in trunk.state_dict().items()}
-    expected = {key: tuple(value.shape)
-                for key, value in to_evamm(theirs.state_dict(), 'timm').items()}
+    expected = {
+        key: tuple(value.shape) for key, value in to_evamm(theirs.state_dict(), 'timm').items()
+    }
     expected.pop('head.weight', None)
     expected.pop('head.bias', None)
     assert found == expected
@@ -124,9 +130,17 @@ def test_other_size_not_square(name: str) -> None:
     compare(*build(name, img_size, **reduced(name)), img_size)
 
 
-@pytest.mark.parametrize('name', [
-    'eva02_tiny_patch14_224', 'eva02_base_patch14_224', 'eva02_base_patch16_clip_224',
-    'eva02_enormous_patch14_clip_224', 'eva_giant_patch14_224', 'eva_large_patch14_196'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'eva02_tiny_patch14_224',
+        'eva02_base_patch14_224',
+        'eva02_base_patch16_clip_224',
+        'eva02_enormous_patch14_clip_224',
+        'eva_giant_patch14_224',
+        'eva_large_patch14_196',
+    ],
+)
 def test_gradients(name: str) -> None:
     """The backward pass: the gradients of timm's parameters, renamed like its weights."""
     patch = ARCHS[MODELS[name][0]].patch_size
@@ -149,5 +163,6 @@ def test_pos_embed_is_timms_without_antialiasing(target: tuple[int, int]) -> Non
     """timm antialiases when it resizes; the official code does not."""
     pos_embed = torch.randn(1, 1 + 256, 12, generator=torch.Generator().manual_seed(3))
     expected = timm.layers.resample_abs_pos_embed(
-        pos_embed, list(target), old_size=[16, 16], num_prefix_tokens=1, antialias=False)
+        pos_embed, list(target), old_size=[16, 16], num_prefix_tokens=1, antialias=False
+    )
     assert torch.equal(resize_pos_embed(pos_embed, target), expected)
