@@ -96,7 +96,8 @@ def set_config(cfg: Config, name: str, args: argparse.Namespace) -> Config:
     folder = chosen_folders(args).get(name if name != 'imagenet_real' else 'imagenet')
     dataset.data_root = str(folder or args.data_root / Path(dataset.data_root).name)
     if name == 'imagenet_real':
-        merged.test_evaluator.real_json = str(args.real_json or Path(dataset.data_root, 'real.json'))
+        real_json = args.real_json or Path(dataset.data_root, 'real.json')
+        merged.test_evaluator.real_json = str(real_json)
     elif name != 'imagenet' and args.partial:
         dataset.partial = True
     if name == 'objectnet' and args.crop_border:
@@ -170,8 +171,9 @@ def run(cfg: Config, args: argparse.Namespace) -> dict[str, dict[str, float]]:
         runner.logger.info(f'{ROBUSTNESS_SETS[name]}: {len(loop.dataloader.dataset)} images')
         runner._test_loop = loop  # the model is loaded once and serves all sets
         metrics = runner.test()
-        results[name] = {k: metrics[f'accuracy/{k}'] for k in ('top1', 'top5') if
-                         f'accuracy/{k}' in metrics}
+        results[name] = {
+            k: metrics[f'accuracy/{k}'] for k in ('top1', 'top5') if f'accuracy/{k}' in metrics
+        }
         if 'real/top1' in metrics:
             results['imagenet_real'] = {k: metrics[f'real/{k}'] for k in ('top1', 'top5')}
     return {name: results[name] for name in ROBUSTNESS_SETS if results.get(name)}

@@ -14,8 +14,9 @@ ROBUSTNESS_SETS = {
 }
 
 
-def format_robustness_table(rows: Sequence[tuple[str, Mapping[str, float]]],
-                            digits: int = 1) -> str:
+def format_robustness_table(
+    rows: Sequence[tuple[str, Mapping[str, float]]], digits: int = 1
+) -> str:
     """Return a Markdown table with one row per model.
 
     Args:
@@ -25,11 +26,13 @@ def format_robustness_table(rows: Sequence[tuple[str, Mapping[str, float]]],
     lines = [['model', *ROBUSTNESS_SETS.values()], [':-', *['-:'] * len(ROBUSTNESS_SETS)]]
     for name, accuracies in rows:
         cells = [
-            f'{accuracies[key]:.{digits}f}' if key in accuracies else '-'
-            for key in ROBUSTNESS_SETS
+            f'{accuracies[key]:.{digits}f}' if key in accuracies else '-' for key in ROBUSTNESS_SETS
         ]
         lines.append([name, *cells])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return '\n'.join(
-        '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + ' |' for line in lines)
+        '| '
+        + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + ' |'
+        for line in lines
+    )

@@ -54,6 +54,7 @@ test_dataloader = dict(
 test_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_cfg = dict()
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
+model_wrapper_cfg = dict(type='MMDistributedDataParallel')
 """
 
 # Right top-1, right top-5 and number of images per set; odd numbers need padding on 2 processes.
@@ -83,6 +84,7 @@ class World:
 
     def _make_model(self):
         from mmpretrain.registry import MODELS
+
         model = MODELS.build(Config.fromfile(self.config).model)
         generator = torch.Generator().manual_seed(0)
         for parameter in model.parameters():
@@ -141,9 +143,11 @@ class World:
         folders['not_in_imagenet'] = 'Not in ImageNet'
         mappings = root / 'mappings'
         mappings.mkdir()
-        for name, content in (('folder_to_objectnet_label', folders),
-                              ('objectnet_to_imagenet_1k', counterparts),
-                              ('pytorch_to_imagenet_2012_id', {i: 999 - i for i in range(1000)})):
+        for name, content in (
+            ('folder_to_objectnet_label', folders),
+            ('objectnet_to_imagenet_1k', counterparts),
+            ('pytorch_to_imagenet_2012_id', {i: 999 - i for i in range(1000)}),
+        ):
             (mappings / f'{name}.json').write_text(json.dumps(content))
         lines = [f'c{999 - line}' for line in range(1000)]
         (mappings / 'imagenet_to_label_2012_v2').write_text('\n'.join(lines))
@@ -155,8 +159,15 @@ class World:
             self._save(pixels, folder / 'val' / name)
             lines.append(f'{name} {label}')
             ranked = self._rank_again(pixels)
-            kinds = {1: [500, ranked[0]], 4: [ranked[0]], 8: [ranked[0], 3],
-                     2: [ranked[4]], 7: [ranked[2], 1], 5: [ranked[700]], 6: [ranked[800]]}
+            kinds = {
+                1: [500, ranked[0]],
+                4: [ranked[0]],
+                8: [ranked[0], 3],
+                2: [ranked[4]],
+                7: [ranked[2], 1],
+                5: [ranked[700]],
+                6: [ranked[800]],
+            }
             real.append(kinds.get(i, []))
         (folder / 'meta').mkdir()
         # Not the order of the file names, on which the official code depends.
@@ -182,7 +193,8 @@ def expected():
         for name, (top1, top5, num) in COUNTS.items()
     }
     figures['imagenet_real'] = {
-        'top1': REAL_TOP1 / REAL_NUM * 100, 'top5': REAL_TOP5 / REAL_NUM * 100
+        'top1': REAL_TOP1 / REAL_NUM * 100,
+        'top5': REAL_TOP5 / REAL_NUM * 100,
     }
     return figures
 
@@ -205,32 +217,72 @@ def call(world, tmp_path, monkeypatch, capsys):
     tool = load_tool(TOOL)
 
     def run(*options):
-        monkeypatch.setattr(sys, 'argv', [
-            str(TOOL), str(world.config), str(world.checkpoint),
-            '--work-dir', str(tmp_path / 'work'), *options
-        ])
+        monkeypatch.setattr(
+            sys,
+            'argv',
+            [
+                str(TOOL),
+                str(world.config),
+                str(world.checkpoint),
+                '--work-dir',
+                str(tmp_path / 'work'),
+                *options,
+            ],
+        )
         status = tool.launch.run_tool(tool.main)
         return status, *capsys.readouterr()
 
     return run
 
 
+# mmengine's own start of several processes asks for a GPU, so the test starts them.
+WORKER = """
+import runpy, sys
+import torch.distributed
+torch.distributed.init_process_group('gloo')
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
 def test_all_sets_on_two_processes(world, tmp_path):
     out = tmp_path / 'result.json'
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPO)}
+    (tmp_path / 'worker.py').write_text(WORKER)
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2', '--standalone']
+    command += ['worker.py', TOOL, world.config, world.checkpoint, '--data-root', world.data]
+    command += ['--partial', '--launcher', 'pytorch', '--work-dir', tmp_path / 'work']
+    command += ['--out', out, '--name', 'Tiny']
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2', '--standalone',
-         str(TOOL), str(world.config), str(world.checkpoint), '--data-root', str(world.data),
-         '--partial', '--launcher', 'pytorch', '--work-dir', str(tmp_path / 'work'),
-         '--out', str(out), '--name', 'Tiny'],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        [str(part) for part in command],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     check(json.loads(out.read_text())['results'])
     rows = [line for line in done.stdout.splitlines() if line.startswith('| ')]
     assert [cell.strip() for cell in rows[0].strip('|').split('|')] == [
-        'model', 'IN-1K', 'IN-V2', 'IN-ReaL', 'IN-Adv.', 'IN-Ren.', 'IN-Ske.', 'ObjectNet']
+        'model',
+        'IN-1K',
+        'IN-V2',
+        'IN-ReaL',
+        'IN-Adv.',
+        'IN-Ren.',
+        'IN-Ske.',
+        'ObjectNet',
+    ]
     assert [cell.strip() for cell in rows[2].strip('|').split('|')] == [
-        'Tiny', '22.2', '42.9', '42.9', '20.0', '80.0', '0.0', '66.7']
+        'Tiny',
+        '22.2',
+        '42.9',
+        '42.9',
+        '20.0',
+        '80.0',
+        '0.0',
+        '66.7',
+    ]
 
 
 def test_one_process_and_summary(world, call, tmp_path, monkeypatch, capsys):
@@ -239,12 +291,21 @@ def test_one_process_and_summary(world, call, tmp_path, monkeypatch, capsys):
     result = tmp_path / 'work' / 'robustness.json'
     check(json.loads(result.read_text())['results'])
     monkeypatch.setattr(
-        sys, 'argv', [str(SUMMARY), str(result), str(result), '--top5', '--digits', '2'])
+        sys, 'argv', [str(SUMMARY), str(result), str(result), '--top5', '--digits', '2']
+    )
     assert load_tool(SUMMARY).main() == 0
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 4
     assert [cell.strip() for cell in rows[3].strip('|').split('|')] == [
-        'tiny (partial copies)', '44.44', '71.43', '71.43', '80.00', '80.00', '40.00', '66.67']
+        'tiny (partial copies)',
+        '44.44',
+        '71.43',
+        '71.43',
+        '80.00',
+        '80.00',
+        '40.00',
+        '66.67',
+    ]
 
 
 def test_summary_of_another_file(tmp_path, monkeypatch, capsys):
@@ -272,8 +333,9 @@ def test_mistakes_get_one_sentence(world, call, tmp_path):
     assert status == 1 and 'class folders' in err and 'partial' in err
     status, _, err = call('--path', 'imagenet_x=a')
     assert status == 1 and '--path imagenet_x=a: expected SET=FOLDER' in err
-    status, _, err = call('--sets', 'imagenet_v2', '--path', f'imagenet_v2={world.data}/imagenet-a',
-                          '--partial')
+    status, _, err = call(
+        '--sets', 'imagenet_v2', '--path', f'imagenet_v2={world.data}/imagenet-a', '--partial'
+    )
     assert status == 1 and 'ImageNet-V2' in err and 'another data set' in err
     status, _, err = call('--cfg-options', 'model.head.num_classes=21841')
     assert status == 1 and 'model.head.num_classes=21841' in err

@@ -9,6 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+try:
+    import evamm  # noqa: F401
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from evamm.datasets.digits import TASKS, DigitsUnavailableError
 
 
@@ -16,8 +21,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', type=Path, help='folder that gets one folder per task')
     parser.add_argument(
-        '--task', nargs='+', choices=sorted(TASKS), default=sorted(TASKS),
-        help='tasks to write data for (default: all)')
+        '--task',
+        nargs='+',
+        choices=sorted(TASKS),
+        default=sorted(TASKS),
+        help='tasks to write data for (default: all)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of the split (default: 0)')
     return parser.parse_args()
 

@@ -5,8 +5,6 @@ model and the test pipeline of any ImageNet-1K config. See docs/en/robustness.md
 """
 
 test_dataloader = dict(
-    dataset=dict(
-        type='evamm.ImageNetV2', data_root='data/imagenetv2-matched-frequency-format-val'
-    )
+    dataset=dict(type='evamm.ImageNetV2', data_root='data/imagenetv2-matched-frequency-format-val')
 )
 test_evaluator = dict(type='Accuracy', topk=(1, 5))

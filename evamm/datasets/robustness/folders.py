@@ -42,13 +42,15 @@ class ClassFolders(BaseDataset):
     NUM_IMAGES: int
     FOLDER_EXAMPLE: str
 
-    def __init__(self,
-                 data_root: str,
-                 pipeline: Sequence = (),
-                 partial: bool = False,
-                 indices: int | Sequence[int] | None = None,
-                 test_mode: bool = True,
-                 lazy_init: bool = False) -> None:
+    def __init__(
+        self,
+        data_root: str,
+        pipeline: Sequence = (),
+        partial: bool = False,
+        indices: int | Sequence[int] | None = None,
+        test_mode: bool = True,
+        lazy_init: bool = False,
+    ) -> None:
         self.partial = partial
         super().__init__(
             ann_file='',
@@ -56,7 +58,8 @@ class ClassFolders(BaseDataset):
             pipeline=pipeline,
             indices=indices,
             test_mode=test_mode,
-            lazy_init=lazy_init)
+            lazy_init=lazy_init,
+        )
 
     def image_root(self) -> str:
         """Return the folder that holds the class folders."""
@@ -95,13 +98,15 @@ class ClassFolders(BaseDataset):
         if not fileio.isdir(root):
             raise FileNotFoundError(
                 f'{self.TITLE}: there is no folder {root}. Unpack the data set there or set '
-                '`data_root` to where it is; docs/en/robustness.md says where to get it.')
+                '`data_root` to where it is; docs/en/robustness.md says where to get it.'
+            )
         found = set(fileio.list_dir_or_file(root, list_file=False))
         unknown = sorted(found - expected)
         if found & expected and not unknown:
             return
-        message = (f'{self.TITLE}: {root} should hold class folders such as '
-                   f'{self.FOLDER_EXAMPLE!r}, but ')
+        message = (
+            f'{self.TITLE}: {root} should hold class folders such as {self.FOLDER_EXAMPLE!r}, but '
+        )
         for name in unknown:
             inner = fileio.join_path(root, name)
             if expected & set(fileio.list_dir_or_file(inner, list_file=False)):
@@ -112,19 +117,23 @@ class ClassFolders(BaseDataset):
             f'{message}it holds {unknown[0]!r}'
             f'{f" and {len(unknown) - 1} more unknown names" if len(unknown) > 1 else ""}. '
             'Is it another data set, or are there extra folders? Set `data_root` to the unpacked '
-            f'{self.TITLE} and keep other folders out of it.')
+            f'{self.TITLE} and keep other folders out of it.'
+        )
 
     def _check_counts(self, root: str, num_images: int, empty: list[str]) -> None:
         if empty and not self.partial:
             raise FileNotFoundError(
                 f'{self.TITLE}: {len(empty)} class folders in {root} are missing or hold no '
                 f'image, the first is {empty[0]!r}. Unpack the data set again, or set '
-                '`partial=True` to evaluate what is there (not comparable with published figures).')
+                '`partial=True` to evaluate what is there (not comparable with published figures).'
+            )
         if num_images != self.NUM_IMAGES:
             print_log(
                 f'{self.TITLE}: found {num_images} images in {root}, the released set has '
                 f'{self.NUM_IMAGES}; the figure is not comparable with published ones.',
-                logger='current', level=logging.WARNING)
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def extra_repr(self) -> list[str]:
         return [f'Root of dataset: \t{self.data_root}']
@@ -171,7 +180,8 @@ class SubsetFolders(ClassFolders):
         super().__init_subclass__()
         cls.FOLDER_EXAMPLE = cls.WNIDS[0]
         cls.METAINFO = {
-            **cls.METAINFO, 'label_subset': tuple(IMAGENET_LABELS[wnid] for wnid in cls.WNIDS)
+            **cls.METAINFO,
+            'label_subset': tuple(IMAGENET_LABELS[wnid] for wnid in cls.WNIDS),
         }
 
     def folder_labels(self) -> dict[str, int]:

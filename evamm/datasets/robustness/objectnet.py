@@ -8,8 +8,12 @@ from evamm.registry import DATASETS
 
 from .folders import ClassFolders
 
-MAPPING_FILES = ('folder_to_objectnet_label.json', 'objectnet_to_imagenet_1k.json',
-                 'pytorch_to_imagenet_2012_id.json', 'imagenet_to_label_2012_v2')
+MAPPING_FILES = (
+    'folder_to_objectnet_label.json',
+    'objectnet_to_imagenet_1k.json',
+    'pytorch_to_imagenet_2012_id.json',
+    'imagenet_to_label_2012_v2',
+)
 
 
 @DATASETS.register_module()
@@ -33,7 +37,8 @@ class ObjectNet(ClassFolders):
         labels = self._first_imagenet_labels()
         return {
             folder: labels[name]
-            for folder, name in self._read_mapping(MAPPING_FILES[0]).items() if name in labels
+            for folder, name in self._read_mapping(MAPPING_FILES[0]).items()
+            if name in labels
         }
 
     def ignored_folders(self) -> set[str]:
@@ -50,7 +55,8 @@ class ObjectNet(ClassFolders):
             if counterpart not in label_of_name:
                 raise ValueError(
                     f'ObjectNet: {MAPPING_FILES[1]} maps {name!r} to {counterpart!r}, which is no '
-                    f'line of {MAPPING_FILES[3]}. Unpack the mappings folder again.')
+                    f'line of {MAPPING_FILES[3]}. Unpack the mappings folder again.'
+                )
             first[name] = label_of_name[counterpart]
         return first
 
@@ -62,5 +68,6 @@ class ObjectNet(ClassFolders):
         if not fileio.isfile(path):
             raise FileNotFoundError(
                 f'ObjectNet: there is no file {path}. `data_root` must be the unpacked archive '
-                '(usually objectnet-1.0), which holds the folders images and mappings.')
+                '(usually objectnet-1.0), which holds the folders images and mappings.'
+            )
         return fileio.get_text(path)

@@ -26,8 +26,9 @@ class CropBorder(BaseTransform):
         if min(height, width) <= 2 * self.pixels:
             raise ValueError(
                 f'CropBorder: {results.get("img_path", "the image")} is {width}x{height}, too '
-                f'small to cut {self.pixels} pixels off every side')
-        results['img'] = results['img'][self.pixels:-self.pixels, self.pixels:-self.pixels]
+                f'small to cut {self.pixels} pixels off every side'
+            )
+        results['img'] = results['img'][self.pixels : -self.pixels, self.pixels : -self.pixels]
         results['img_shape'] = results['img'].shape[:2]
         return results
 

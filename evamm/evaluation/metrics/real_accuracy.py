@@ -28,22 +28,26 @@ class RealAccuracy(TopkMetric):
 
     default_prefix = 'real'
 
-    def __init__(self,
-                 real_json: str,
-                 topk: Sequence[int] = (1, 5),
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        real_json: str,
+        topk: Sequence[int] = (1, 5),
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(topk=topk, collect_device=collect_device, prefix=prefix)
         self.real_json = real_json
         if not fileio.isfile(real_json):
             raise FileNotFoundError(
                 f'RealAccuracy: there is no file {real_json}. Download real.json from '
-                'github.com/google-research/reassessed-imagenet and set `real_json` to it.')
+                'github.com/google-research/reassessed-imagenet and set `real_json` to it.'
+            )
         labels = json.loads(fileio.get_text(real_json))
         if not isinstance(labels, list) or not all(isinstance(item, list) for item in labels):
             raise ValueError(
                 f'RealAccuracy: {real_json} must be a list of lists of labels, one per '
-                'validation image')
+                'validation image'
+            )
         self.real_labels = {
             f'ILSVRC2012_val_{number:08d}': frozenset(item)
             for number, item in enumerate(labels, start=1)
@@ -53,14 +57,16 @@ class RealAccuracy(TopkMetric):
         if 'img_path' not in sample:
             raise ValueError(
                 'RealAccuracy finds labels by file name, but the samples carry no `img_path`. '
-                "Keep 'img_path' in `meta_keys` of PackInputs.")
+                "Keep 'img_path' in `meta_keys` of PackInputs."
+            )
         name = sample['img_path'].replace('\\', '/').rsplit('/', maxsplit=1)[-1]
         try:
             labels = self.real_labels[name.rsplit('.', maxsplit=1)[0]]
         except KeyError:
             raise ValueError(
                 f'RealAccuracy: {sample["img_path"]} has no entry in {self.real_json}. Files '
-                'must keep their original names, such as ILSVRC2012_val_00000001.JPEG.') from None
+                'must keep their original names, such as ILSVRC2012_val_00000001.JPEG.'
+            ) from None
         if not labels:
             return ()
         best = self.best_classes(sample['pred_score'])

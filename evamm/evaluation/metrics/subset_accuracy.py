@@ -23,11 +23,13 @@ class SubsetAccuracy(TopkMetric):
         prefix: First part of the names of the results.
     """
 
-    def __init__(self,
-                 classes: Sequence[int] | None = None,
-                 topk: Sequence[int] = (1, 5),
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        classes: Sequence[int] | None = None,
+        topk: Sequence[int] = (1, 5),
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(topk=topk, collect_device=collect_device, prefix=prefix)
         self.classes = classes
 
@@ -39,16 +41,19 @@ class SubsetAccuracy(TopkMetric):
             raise ValueError(
                 'SubsetAccuracy does not know which classes compete: the dataset has no meta '
                 'information `label_subset`. Give `classes=[...]` or use evamm.ImageNetA / '
-                'evamm.ImageNetR.')
+                'evamm.ImageNetR.'
+            )
         label = int(sample['gt_label'])
         if label not in classes:
             raise ValueError(
                 f'SubsetAccuracy: {sample.get("img_path", "a sample")} has label {label}, which '
-                f'is not among the {len(classes)} classes that compete')
+                f'is not among the {len(classes)} classes that compete'
+            )
         scores = sample['pred_score']
         if max(classes) >= len(scores):
             raise ValueError(
                 f'SubsetAccuracy: class {max(classes)} competes, but the model has only '
-                f'{len(scores)} classes. Use a model with all ImageNet-1K classes.')
+                f'{len(scores)} classes. Use a model with all ImageNet-1K classes.'
+            )
         best = [classes[i] for i in self.best_classes(scores[list(classes)])]
         return tuple(label in best[:k] for k in self.topk)

@@ -21,10 +21,9 @@ class TopkMetric(BaseMetric):
 
     default_prefix = 'accuracy'
 
-    def __init__(self,
-                 topk: Sequence[int] = (1, 5),
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self, topk: Sequence[int] = (1, 5), collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.topk = tuple(topk)
 
@@ -47,5 +46,6 @@ class TopkMetric(BaseMetric):
         if max(self.topk) > len(scores):
             raise ValueError(
                 f'{type(self).__name__}: `topk={self.topk}` asks for more classes than the '
-                f'{len(scores)} that compete')
+                f'{len(scores)} that compete'
+            )
         return scores.topk(max(self.topk)).indices.tolist()

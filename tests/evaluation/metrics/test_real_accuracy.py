@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,12 @@ def real_json(tmp_path):
 
 def sample(number, best, second):
     scores = torch.zeros(5)
-    scores[best], scores[second] = .6, .3
+    scores[best], scores[second] = 0.6, 0.3
     return dict(
         img_path=f'/data/imagenet/val/n01440764/ILSVRC2012_val_{number:08d}.JPEG',
         gt_label=torch.tensor([0]),
-        pred_score=scores)
+        pred_score=scores,
+    )
 
 
 def samples():
@@ -78,11 +80,20 @@ dist.destroy_process_group()
 def test_two_processes_give_the_same_figure(real_json, tmp_path):
     """Seven samples on two processes: the sampler repeats one, and skipped ones lie in both."""
     store = tmp_path / 'store'
+    here = Path(__file__)
+    command = [sys.executable, '-c', WORKER]
+    arguments = [real_json, str(store), str(here.parent)]
+    environment = {**os.environ, 'PYTHONPATH': str(here.parents[3]), 'OMP_NUM_THREADS': '1'}
     workers = [
-        subprocess.Popen([
-            sys.executable, '-c', WORKER, str(rank), real_json, str(store),
-            str(Path(__file__).parent)
-        ], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in range(2)
+        subprocess.Popen(
+            [*command, str(rank), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
     ]
     outputs = [worker.communicate(timeout=120) for worker in workers]
     for rank, (out, err) in enumerate(outputs):
@@ -97,7 +108,7 @@ def test_clear_errors(tmp_path, real_json):
     (tmp_path / 'bad.json').write_text('{"a": 1}')
     with pytest.raises(ValueError, match='must be a list of lists'):
         RealAccuracy(str(tmp_path / 'bad.json'))
-    metric = RealAccuracy(real_json, topk=(1, ))
+    metric = RealAccuracy(real_json, topk=(1,))
     with pytest.raises(ValueError, match=r'ILSVRC2012_val_00000099.JPEG has no entry'):
         metric.process(None, [sample(99, 0, 1)])
     with pytest.raises(ValueError, match='no `img_path`'):

@@ -15,10 +15,10 @@ def run(metric, samples):
 
 # Class 0 always has the highest score and class 2 comes second in half of the samples.
 SAMPLES = [
-    sample(3, [.9, .0, .1, .2, .05]),
-    sample(3, [.9, .0, .3, .2, .05]),
-    sample(1, [.9, .4, .1, .2, .05]),
-    sample(4, [.9, .0, .8, .2, .05]),
+    sample(3, [0.9, 0.0, 0.1, 0.2, 0.05]),
+    sample(3, [0.9, 0.0, 0.3, 0.2, 0.05]),
+    sample(1, [0.9, 0.4, 0.1, 0.2, 0.05]),
+    sample(4, [0.9, 0.0, 0.8, 0.2, 0.05]),
 ]
 
 
@@ -31,13 +31,13 @@ def test_equals_dropping_head_rows():
     torch.manual_seed(0)
     classes = sorted(torch.randperm(1000)[:200].tolist())
     logits = torch.randn(300, 1000)
-    labels = torch.tensor(classes)[torch.randint(200, (300, ))]
+    labels = torch.tensor(classes)[torch.randint(200, (300,))]
     logits[torch.arange(300), labels] += 2
     restricted = logits[:, classes].argsort(dim=1, descending=True)
     position = torch.tensor([classes.index(label) for label in labels.tolist()])
     expected = {
-        f'accuracy/top{k}':
-        (restricted[:, :k] == position[:, None]).any(1).double().mean().item() * 100
+        f'accuracy/top{k}': (restricted[:, :k] == position[:, None]).any(1).double().mean().item()
+        * 100
         for k in (1, 5)
     }
     samples = [
@@ -49,7 +49,7 @@ def test_equals_dropping_head_rows():
 
 
 def test_subset_comes_from_the_dataset():
-    metric = SubsetAccuracy(topk=(1, ))
+    metric = SubsetAccuracy(topk=(1,))
     metric.dataset_meta = dict(label_subset=(1, 3, 4))
     assert run(metric, SAMPLES) == {'accuracy/top1': 75.0}
 
