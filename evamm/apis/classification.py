@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from mmpretrain.apis import ImageClassificationInferencer as MMPretrainInferencer
 from mmpretrain.structures import DataSample
 
+from evamm.apis.config import load_config
 from evamm.apis.images import (
     ImageInput,
     ImageReadError,
@@ -21,7 +22,7 @@ from evamm.apis.images import (
     load_image,
 )
 from evamm.apis.loader import load_batches
-from evamm.apis.model import class_names, get_model, load_config, load_weights
+from evamm.apis.model import class_names, get_model, load_weights
 from evamm.apis.model_index import list_models
 from evamm.apis.transforms import ImageTransform
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,38 +15,13 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 
 from evamm import compat
-from evamm.apis.model_index import ModelEntry, find_entry
+from evamm.apis.config import load_config
+from evamm.apis.model_index import ModelEntry, entry_of_weights
 from evamm.apis.transforms import set_img_size
 from evamm.checkpoints import load_checkpoint
 
 compat.install()
 compat.require('mmpretrain')
-
-
-def load_config(model: str | os.PathLike | Config) -> tuple[Config, ModelEntry | None]:
-    """The config of a model name, of a config file (.py) or of a Config (copied).
-
-    Returns:
-        The config, and what the metafile says if a name was given.
-
-    Raises:
-        ValueError: Unknown name.
-        FileNotFoundError: No such config file.
-    """
-    if isinstance(model, Config):
-        return copy.deepcopy(model), None
-    if not isinstance(model, (str, os.PathLike)):
-        raise TypeError(
-            f'A model is given by its name, a config path or a Config, found '
-            f'{type(model).__name__}.'
-        )
-    name = os.fspath(model)
-    if name.endswith('.py'):
-        if not os.path.isfile(name):
-            raise FileNotFoundError(f'There is no config file at {name}')
-        return Config.fromfile(name), None
-    entry = find_entry(name)
-    return Config.fromfile(entry.config), entry
 
 
 def get_model(
@@ -59,7 +35,7 @@ def get_model(
     neck: dict[str, Any] | None = None,
     head: dict[str, Any] | None = None,
     train_cfg: dict[str, Any] | None = None,
-    prefer_ema: bool = True,
+    prefer_ema: bool | None = None,
 ) -> BaseModel:
     """Builds a model in evaluation mode, with or without released weights.
 
@@ -78,8 +54,8 @@ def get_model(
         neck: The same for the neck.
         head: The same for the head.
         train_cfg: The same for `train_cfg`, e.g. the batch augmentations.
-        prefer_ema: Take the averaged weights of a checkpoint that has both kinds. The published
-            accuracy belongs to them.
+        prefer_ema: Take the averaged weights of a checkpoint that has both kinds. None: those
+            that the published accuracy belongs to, for released weights, else the averaged ones.
 
     Returns:
         The model. `model(x)` gives logits [B, num_classes] (features if it has no head) and
@@ -138,7 +114,7 @@ def load_weights(
     weights: str | os.PathLike,
     *,
     sha256: str | None = None,
-    prefer_ema: bool = True,
+    prefer_ema: bool | None = None,
 ) -> dict[str, Any]:
     """Loads a checkpoint of any dialect, local or by its address, into a model.
 
@@ -146,12 +122,23 @@ def load_weights(
         model: Model that contains an EVA trunk.
         weights: Path, or http(s) address, which is downloaded to the cache.
         sha256: Expected hash of the file.
-        prefer_ema: Take the averaged weights of a checkpoint that has both kinds.
+        prefer_ema: Take the averaged weights of a checkpoint that has both kinds. None: as the
+            metafile says for a released file, else True.
 
     Returns:
         The checkpoint's `meta`, empty for a dialect without it.
     """
-    return load_checkpoint(model, os.fspath(weights), prefer_ema=prefer_ema, sha256=sha256).meta
+    if prefer_ema is None:
+        entry = entry_of_weights(os.fspath(weights))
+        prefer_ema = entry is None or entry.averaged is not False
+    report = load_checkpoint(model, os.fspath(weights), prefer_ema=prefer_ema, sha256=sha256)
+    if any(rule == 'no-head' for _, rule, _ in report.missing):
+        warnings.warn(
+            f'{weights} holds no head: the head of the model starts from random weights and '
+            'predicts nothing before it is trained.',
+            stacklevel=2,
+        )
+    return report.meta
 
 
 def class_names(model: BaseModel) -> tuple[str, ...] | None:

@@ -39,6 +39,8 @@ class ModelEntry:
         results: Published figures. None for a model without a classifier (pre-trained only): then
             it gives features, not predictions.
         metadata: Parameters, FLOPs and whatever else the metafile says.
+        averaged: Whether the official figure belongs to the averaged weights of the file; None
+            where there is no such figure.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ModelEntry:
     collection: str | None
     results: tuple[Result, ...] | None
     metadata: dict[str, Any] = field(default_factory=dict)
+    averaged: bool | None = None
 
     def has_task(self, task: str) -> bool:
         """Whether figures for `task` are published; the task 'null' means no figures at all."""
@@ -115,6 +118,7 @@ def _parse_entry(model: dict[str, Any], metafile: Path, root: Path) -> ModelEntr
             for row in results
         ),
         metadata=metadata,
+        averaged=(model.get('Official') or {}).get('Averaged Weights'),
     )
 
 
@@ -163,6 +167,12 @@ def find_entry(name: str) -> ModelEntry:
             'config file is given by its path, ending in .py.'
         )
     return entry
+
+
+def entry_of_weights(address: str) -> ModelEntry | None:
+    """The entry whose released weights lie at `address`, None if no entry's do."""
+    entries = load_entries(index_root()).values()
+    return next((entry for entry in entries if entry.weights == address), None)
 
 
 def list_models(

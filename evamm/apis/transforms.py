@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 
 from evamm import compat
+from evamm.apis.config import load_config
 from evamm.apis.images import ImageInput, ImageSource, load_image
 
 compat.install()
@@ -137,8 +138,6 @@ def get_transforms(
         >>> transform('bird.jpg').shape
         torch.Size([3, 336, 336])
     """
-    from evamm.apis.model import load_config
-
     config, _ = load_config(model)
     if img_size is not None:
         set_img_size(config, img_size)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
@@ -64,6 +65,38 @@ def test_names_aliases_and_pretrained_true(listed: Path, config: Config) -> None
     assert model._metainfo.name == 'eva02-test_3rdparty_in1k'
     images = torch.randn(2, 3, 56, 56)
     assert torch.equal(model(images), source(images))
+
+
+@pytest.mark.parametrize('averaged, expected', [(True, 2.0), (False, 1.0), (None, 2.0)])
+def test_released_weights_are_those_of_the_published_figure(
+    listed: Path, config: Config, averaged: bool | None, expected: float
+) -> None:
+    state = get_model(config).state_dict()
+    raw = {name: torch.full_like(value, 1.0) for name, value in state.items()}
+    ema = {name: torch.full_like(value, 2.0) for name, value in state.items()}
+    weights = listed.parent / 'both.pt'
+    write_checkpoint({'model': raw, 'model_ema': ema}, weights)
+    metafile = listed / 'configs' / 'metafile.yml'
+    content = yaml.safe_load(metafile.read_text())
+    entry = next(item for item in content['Models'] if item.get('Results'))
+    entry['Weights'] = str(weights)
+    entry['Metadata'].pop('SHA256', None)
+    if averaged is not None:
+        entry['Official'] = {'Averaged Weights': averaged}
+    metafile.write_text(yaml.safe_dump(content))
+    model_index.load_entries.cache_clear()
+    assert get_model(entry['Name'], pretrained=True).head.fc.bias[0] == expected
+    other = 3.0 - expected
+    model = get_model(entry['Name'], pretrained=True, prefer_ema=expected == 1.0)
+    assert model.head.fc.bias[0] == other
+
+
+def test_a_checkpoint_without_head_warns(config: Config, tmp_path: Path) -> None:
+    state = get_model(config).state_dict()
+    trunk = {name: value for name, value in state.items() if name.startswith('backbone.')}
+    write_checkpoint({'state_dict': trunk}, tmp_path / 'trunk.pth')
+    with pytest.warns(UserWarning, match='trunk.pth holds no head'):
+        get_model(config, pretrained=tmp_path / 'trunk.pth')
 
 
 def test_another_size_and_class_count(config: Config, tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""The config that a name, a path or a Config stands for."""
+
+import copy
+import os
+
+from mmengine.config import Config
+
+from evamm.apis.model_index import ModelEntry, find_entry
+
+
+def load_config(model: str | os.PathLike | Config) -> tuple[Config, ModelEntry | None]:
+    """The config of a model name, of a config file (.py) or of a Config (copied).
+
+    Returns:
+        The config, and what the metafile says if a name was given.
+
+    Raises:
+        ValueError: Unknown name.
+        FileNotFoundError: No such config file.
+    """
+    if isinstance(model, Config):
+        return copy.deepcopy(model), None
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(
+            f'A model is given by its name, a config path or a Config, found '
+            f'{type(model).__name__}.'
+        )
+    name = os.fspath(model)
+    if name.endswith('.py'):
+        if not os.path.isfile(name):
+            raise FileNotFoundError(f'There is no config file at {name}')
+        return Config.fromfile(name), None
+    entry = find_entry(name)
+    return Config.fromfile(entry.config), entry
