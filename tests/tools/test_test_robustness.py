@@ -339,3 +339,26 @@ def test_mistakes_get_one_sentence(world, call, tmp_path):
     assert status == 1 and 'ImageNet-V2' in err and 'another data set' in err
     status, _, err = call('--cfg-options', 'model.head.num_classes=21841')
     assert status == 1 and 'model.head.num_classes=21841' in err
+
+
+def test_config_of_the_docs(tmp_path):
+    text = (REPO / 'docs' / 'en' / 'robustness.md').read_text()
+    example = text.split('```python\n')[1].split('```')[0]
+    path = tmp_path / 'example.py'
+    path.write_text(example.replace("'./configs", f"'{REPO}/configs"))
+    cfg = Config.fromfile(path)
+    dataset = cfg.test_dataloader.dataset
+    assert dataset.type == 'evamm.ImageNetA' and 'split' not in dataset
+    assert [step['type'] for step in dataset.pipeline] == [
+        step['type'] for step in cfg.val_dataloader.dataset.pipeline
+    ]
+    assert cfg.test_evaluator.to_dict() == dict(type='evamm.SubsetAccuracy', topk=(1, 5))
+
+
+def test_docs_name_every_set_and_folder():
+    text = (REPO / 'docs' / 'en' / 'robustness.md').read_text()
+    for name in load_tool(TOOL).ROBUSTNESS_SETS:
+        row = next(line for line in text.splitlines() if line.startswith(f'| `{name}` |'))
+        if name != 'imagenet':
+            base = Config.fromfile(REPO / f'configs/_base_/datasets/robustness_{name}.py')
+            assert f'`{Path(base.test_dataloader.dataset.data_root).name}`' in row
