@@ -1,6 +1,12 @@
 """A run that was interrupted anywhere ends with the bits of one that was not."""
 
+import json
+import os
 import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +208,36 @@ def test_a_validation_is_not_repeated(cfg, make_runner, tmp_path):
 def test_a_stop_before_the_first_checkpoint_is_a_new_run(cfg, make_runner, tmp_path):
     cfg['default_hooks']['checkpoint']['interval'] = 5
     assert_same_end(*whole_and_resumed(cfg, make_runner, tmp_path, [3]))
+
+
+def start_two(*command):
+    """As torchrun does, without its agent."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost',
+           'MASTER_PORT': str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *command], env={**env, 'RANK': rank, 'LOCAL_RANK': rank},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in '01'
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+
+
+def test_two_processes_resume_inside_an_accumulation_window(cfg, tmp_path):
+    """Each has gradients, generators and data of its own; the toy set does not divide evenly."""
+    cfg['train_cfg']['max_epochs'] = 4
+    cfg['param_scheduler']['end'] = 4
+    cfg['train_dataloader']['dataset']['length'] = 27
+    cfg['optim_wrapper']['accumulative_counts'] = 3
+    cfg['randomness']['diff_rank_seed'] = True
+    config = tmp_path / 'cfg.json'
+    config.write_text(json.dumps(cfg))
+    script = Path(__file__).with_name('two_processes.py')
+    start_two(script, config)
+    assert_same_end(tmp_path / 'run_whole' / 'iter_16.pth', tmp_path / 'run' / 'iter_16.pth')

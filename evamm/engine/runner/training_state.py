@@ -49,7 +49,6 @@ def collect(
             ),
         },
         'state_dict': bare_model(runner).state_dict(),
-        'message_hub': history_to_plain(runner.message_hub.state_dict()),
     }
     if save_optimizer:
         checkpoint['optimizer'] = runner.optim_wrapper.state_dict()
@@ -57,6 +56,10 @@ def collect(
         gradients = _open_gradients(runner)
         if gradients:
             checkpoint['gradients'] = all_gather_object(gradients)
+        buffers = all_gather_object(_buffers(runner))
+        if len(buffers) > 1 and any(map(len, buffers)):
+            # Statistics of batch norm, which are each process's own.
+            checkpoint['buffers'] = buffers
         if hasattr(runner.train_loop, 'state_dict'):
             checkpoint['train_loop'] = runner.train_loop.state_dict()
     if save_param_scheduler and runner.param_schedulers is not None:
@@ -64,6 +67,8 @@ def collect(
             runner.param_schedulers, lambda scheduler: scheduler.state_dict()
         )
     runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+    # After the hooks, which may have values to add to the history.
+    checkpoint['message_hub'] = history_to_plain(runner.message_hub.state_dict())
     return to_plain(checkpoint, what='checkpoint', strict=True)
 
 
@@ -96,6 +101,7 @@ def restore(
         _map_schedulers(
             runner.param_schedulers, lambda scheduler: scheduler.load_state_dict(next(states))
         )
+    _resume_buffers(runner, checkpoint.get('buffers'))
     _resume_gradients(runner, checkpoint.get('gradients'))
     _resume_rng(runner, checkpoint.get('rng'))
 
@@ -107,6 +113,18 @@ def _open_gradients(runner: Runner) -> dict:
         for name, param in bare_model(runner).named_parameters()
         if param.grad is not None
     }
+
+
+def _buffers(runner: Runner) -> dict:
+    """Buffers that belong to the state of the model; by name."""
+    model = bare_model(runner)
+    saved = model.state_dict()
+    return {name: saved[name].cpu() for name, _ in model.named_buffers() if name in saved}
+
+
+def _resume_buffers(runner: Runner, buffers: list | None) -> None:
+    if buffers is not None and len(buffers) == get_world_size():
+        bare_model(runner).load_state_dict(buffers[get_rank()], strict=False)
 
 
 def _resume_gradients(runner: Runner, gradients: list | None) -> None:

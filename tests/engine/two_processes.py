@@ -1,0 +1,36 @@
+"""Started twice by a test, as torchrun does it: an uninterrupted run, a stopped one, its resume."""
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import conftest  # noqa: F401  the toy model, data and metric
+import pytest
+import test_exact_resume
+from mmengine.logging import MessageHub
+
+from evamm.engine import EVARunner
+
+
+def train(cfg, name, **overrides):
+    MessageHub._instance_dict.clear()
+    EVARunner.from_cfg({**copy.deepcopy(cfg), 'experiment_name': name, **overrides}).train()
+
+
+def main():
+    EVARunner._log_env = lambda self, env_cfg: None
+    cfg = json.loads(Path(sys.argv[1]).read_text())
+    cfg['launcher'] = 'pytorch'
+    stop = {'type': 'CrashHook', 'iteration': 7}
+    train(cfg, 'whole', work_dir=cfg['work_dir'] + '_whole')
+    with pytest.raises(test_exact_resume.Crash):
+        train(cfg, 'stopped', custom_hooks=[*cfg['custom_hooks'], stop])
+    test_exact_resume.scramble()
+    train(cfg, 'resumed', resume=True)
+
+
+if __name__ == '__main__':
+    main()
