@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .checksum import ChecksumWriter
 from .errors import CheckpointError
 from .safetensors_file import save_safetensors
 
@@ -25,7 +26,8 @@ def write_checkpoint(
     """Writes a checkpoint atomically.
 
     The data goes to a temporary file in the same folder, is forced to disk, and takes the place of
-    ``path`` in one step. Files left behind by killed processes of this machine are removed.
+    ``path`` in one step. Files left behind by killed processes of this machine are removed. A
+    torch file ends with a checksum of all its bytes.
 
     Args:
         obj: For a path ending in .safetensors a flat dict of tensors (or ``{'state_dict': ...}``);
@@ -47,7 +49,9 @@ def write_checkpoint(
             save_safetensors(state_dict, temporary, metadata or {})
         else:
             with temporary.open('wb') as file:
-                torch.save(obj, file)
+                writer = ChecksumWriter(file)
+                torch.save(obj, writer)
+                writer.finish()
         _force_to_disk(temporary)
         os.replace(temporary, path)
         _force_to_disk(path.parent)
