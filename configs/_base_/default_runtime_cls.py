@@ -9,6 +9,8 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='evamm.CheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    runtime_info=dict(type='evamm.RuntimeInfoHook'),
+    throughput=dict(type='evamm.ThroughputHook'),
     visualization=dict(type='VisualizationHook', enable=False),
 )
 

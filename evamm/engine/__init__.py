@@ -1,6 +1,7 @@
 """Runner, hooks, optimizers and schedules."""
 
-from .hooks import CheckpointHook, EMAHook, ValRNGHook
+from .flop_meter import FlopMeter
+from .hooks import CheckpointHook, EMAHook, RuntimeInfoHook, ThroughputHook, ValRNGHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optimizers import AmpOptimWrapper, LayerDecayOptimWrapperConstructor
 from .runner import EVARunner
@@ -12,8 +13,11 @@ __all__ = [
     'EMAHook',
     'EVARunner',
     'EpochBasedTrainLoop',
+    'FlopMeter',
     'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',
+    'RuntimeInfoHook',
+    'ThroughputHook',
     'ValRNGHook',
     'WarmupCosineLR',
 ]

@@ -4,19 +4,20 @@ Two conventions are in use and differ by under 1 %, see the two functions. Neith
 element-wise work such as RoPE, SiLU or the residual adds.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from .variants import EVAArch, resolve_arch
 
 
-def _tokens(
+def _grid(
     arch: EVAArch, img_size: int | Sequence[int], patch_size: int | None
-) -> tuple[int, int]:
+) -> tuple[tuple[int, int], int]:
     patch_size = patch_size or arch.patch_size
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     if height % patch_size or width % patch_size:
         raise ValueError(f'img_size={img_size} is no multiple of patch_size={patch_size}.')
-    return 1 + (height // patch_size) * (width // patch_size), patch_size
+    return (height // patch_size, width // patch_size), patch_size
 
 
 def count_macs(
@@ -25,6 +26,9 @@ def count_macs(
     patch_size: int | None = None,
     *,
     num_classes: int = 0,
+    class_token: bool = True,
+    window_size: int = 0,
+    windowed_blocks: int = 0,
 ) -> int:
     """Multiply-accumulates of all matrix products of one forward pass of one image.
 
@@ -37,18 +41,27 @@ def count_macs(
         img_size: Side of the input in pixels, or (height, width).
         patch_size: Side of a patch; None for the released one.
         num_classes: Rows of the classifier; 0 for the trunk alone.
+        class_token: Whether a class token runs with the patches.
+        window_size: Side of an attention window in tokens, for the blocks that have one.
+        windowed_blocks: How many blocks have windowed attention; the padding of the last windows
+            is computed too and counts.
 
     Raises:
         ValueError: If the image is no whole number of patches.
     """
     arch = resolve_arch(arch)
-    tokens, patch_size = _tokens(arch, img_size, patch_size)
+    (rows, columns), patch_size = _grid(arch, img_size, patch_size)
     dims = arch.embed_dims
-    embed = (tokens - 1) * 3 * patch_size**2 * dims
-    qkv_and_proj = 4 * tokens * dims**2
-    attention = 2 * tokens**2 * dims
+    tokens = rows * columns + class_token
+    embed = rows * columns * 3 * patch_size**2 * dims
+    attention = 4 * tokens * dims**2 + 2 * tokens**2 * dims  # qkv and proj, then the two products
     ffn = (3 if arch.ffn == 'swiglu' else 2) * tokens * dims * arch.ffn_hidden_dims
-    return embed + arch.depth * (qkv_and_proj + attention + ffn) + dims * num_classes
+    macs = embed + arch.depth * (attention + ffn) + dims * num_classes
+    if windowed_blocks:
+        padded = math.ceil(rows / window_size) * math.ceil(columns / window_size) * window_size**2
+        windowed = 4 * padded * dims**2 + 2 * padded * window_size**2 * dims
+        macs += windowed_blocks * (windowed - attention)
+    return macs
 
 
 def count_table_macs(
@@ -69,7 +82,8 @@ def count_table_macs(
         ValueError: If the image is no whole number of patches.
     """
     arch = resolve_arch(arch)
-    tokens, _ = _tokens(arch, img_size, patch_size)
+    (rows, columns), _ = _grid(arch, img_size, patch_size)
+    tokens = 1 + rows * columns
     per_token = 2 * arch.embed_dims
     per_token += arch.embed_dims * arch.attn_norm + arch.ffn_hidden_dims * arch.ffn_norm
     # `fc_norm` sees only the mean of the patch tokens.

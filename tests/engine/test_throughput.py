@@ -14,7 +14,6 @@ from evamm.engine.hooks import throughput
 from evamm.engine.optimizers.grad_norm import GradNormRecorder
 
 
-
 @pytest.fixture
 def cfg(toy_cfg):
     toy_cfg['default_hooks'].update(
@@ -82,7 +81,7 @@ def test_clipping_waits_for_the_device_only_when_read(monkeypatch):
     for name in ('__float__', 'item', 'tolist', '__bool__'):
         method = getattr(torch.Tensor, name)
         monkeypatch.setattr(
-            torch.Tensor, name, lambda self, method=method: reads.append(name) or method(self)
+            torch.Tensor, name, lambda self, read=method: reads.append(read) or read(self)
         )
     for _ in range(2):
         param.grad = torch.tensor([3.0, 4.0])
@@ -214,5 +213,3 @@ def test_the_model_can_be_told(cfg, make_runner):
     scalars = runner.message_hub.log_scalars
     speed = scalars['train/images_per_second'].current()
     assert scalars['train/mfu'].current() == pytest.approx(speed * 5e3 / 1e9)
-
-

@@ -124,6 +124,15 @@ def test_drop_path_rises_linearly():
     assert rates == pytest.approx([0.0, 0.2, 0.4])
 
 
+def test_drop_path_drops_whole_samples_in_training_only():
+    model = build(drop_path_rate=0.6)
+    x = torch.randn(1, 3, 16, 16).expand(16, -1, -1, -1)
+    dropped = model.train()(x)[0]
+    assert len({tuple(row.tolist()) for row in dropped.detach().round(decimals=4)}) > 4
+    kept = model.eval()(x)[0]
+    torch.testing.assert_close(kept, kept[:1].expand_as(kept))
+
+
 def frozen(model):
     return {name for name, param in model.named_parameters() if not param.requires_grad}
 

@@ -2,6 +2,8 @@
 
 from .checkpoint import CheckpointHook
 from .ema import EMAHook
+from .runtime_info import RuntimeInfoHook
+from .throughput import ThroughputHook
 from .val_rng import ValRNGHook
 
-__all__ = ['CheckpointHook', 'EMAHook', 'ValRNGHook']
+__all__ = ['CheckpointHook', 'EMAHook', 'RuntimeInfoHook', 'ThroughputHook', 'ValRNGHook']

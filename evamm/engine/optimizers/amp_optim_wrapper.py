@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from evamm.registry import OPTIM_WRAPPERS
 
@@ -50,6 +51,10 @@ class AmpOptimWrapper(OptimWrapper):
                 f'optim_wrapper.dtype must be one of {sorted(_DTYPES)}, found {dtype!r}. '
                 "For float32 use type='OptimWrapper'."
             )
+        # Norm before clipping in the last step; on the device, reading it waits for the device.
+        self.grad_norm = None
+        # ThroughputHook reads it when it logs and switches this off.
+        self.log_grad_norm = True
         # The runner moves the model to its device before it builds the optimizer.
         self.device_type = optimizer.param_groups[0]['params'][0].device.type
         self._fixed_scale = None
@@ -90,6 +95,24 @@ class AmpOptimWrapper(OptimWrapper):
             self._clip_grad()
         self.loss_scaler.step(self.optimizer, **kwargs)
         self.loss_scaler.update(self._fixed_scale)
+
+    def _clip_grad(self) -> None:
+        """Clip in a few fused calls, without waiting for the device."""
+        params = [
+            param
+            for group in self.optimizer.param_groups
+            for param in group['params']
+            if param.grad is not None
+        ]
+        if not params:
+            return
+        norm = self.clip_func(params, **self.clip_grad_kwargs)
+        if norm is None:  # clip_grad_value_
+            return
+        self.grad_norm = norm.detach()
+        if self.log_grad_norm:
+            whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            self.message_hub.update_scalar(f'train/{self.grad_name}', float(whole))
 
     def state_dict(self) -> dict:
         """State of the optimizer and, with float16, of the loss scaler."""

@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from evamm.checkpoints import load_checkpoint, resize_pos_embed
 from evamm.registry import MODELS
 
-from ..layers import Block, LayerNorm, PatchEmbed, rope_table
+from ..flops import count_macs
+from ..layers import Block, LayerNorm, PatchEmbed, draw_drop_path, rope_table
 from ..variants import ROPE_REFERENCE_GRID, EVAArch, resolve_arch
 from .weight_init import init_finetune, init_pretrain
 
@@ -225,6 +226,15 @@ class EVAViT(BaseModule):
             dtype=torch.float64 if x.dtype == torch.float64 else torch.float32,
         )
 
+    def _draw_drop_path(self, x: Tensor) -> Sequence[Tensor | None]:
+        """Stochastic depth of every block, [2, B, 1, 1], None where nothing is dropped."""
+        drops = [block.training and block.drop_path.rate > 0 for block in self.blocks]
+        if not any(drops):
+            return [None] * len(drops)
+        rates = [block.drop_path.rate for block in self.blocks]
+        scales = draw_drop_path(rates, x.shape[0], x.device).unbind()
+        return [scale if drop else None for scale, drop in zip(scales, drops, strict=True)]
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Extracts features.
 
@@ -243,13 +253,14 @@ class EVAViT(BaseModule):
         windowed = self.window_size and any(block.window_size for block in self.blocks)
         window_rope = self._rope((self.window_size,) * 2, x, 0) if windowed else None
         recompute = self.with_cp and torch.is_grad_enabled()
+        drop_scales = self._draw_drop_path(x)
         outs = []
         for index, block in enumerate(self.blocks[: max(self.out_indices) + 1]):
             rope = window_rope if block.window_size else global_rope
             if recompute:
-                x = checkpoint(block, x, rope, grid, use_reentrant=False)
+                x = checkpoint(block, x, rope, grid, drop_scales[index], use_reentrant=False)
             else:
-                x = block(x, rope, grid)
+                x = block(x, rope, grid, drop_scales[index])
             if index in self.out_indices:
                 last = index == len(self.blocks) - 1
                 outs.append(self._format(self.norm(x) if last else x, grid))
@@ -264,6 +275,17 @@ class EVAViT(BaseModule):
         if self.out_type == 'featmap':
             return patches.transpose(1, 2).unflatten(2, grid)  # [B, D, h, w]
         return self.fc_norm(patches.mean(dim=1))  # [B, D]
+
+    def count_macs(self, input_shape: Sequence[int]) -> int:
+        """Multiply-accumulates of a forward pass (all blocks) for an input [B, C, H, W]."""
+        return input_shape[0] * count_macs(
+            self.arch,
+            tuple(input_shape[-2:]),
+            self.patch_size,
+            class_token=self.cls_token is not None,
+            window_size=self.window_size,
+            windowed_blocks=sum(block.window_size > 0 for block in self.blocks),
+        )
 
     def no_weight_decay(self) -> set[str]:
         """Parameters without weight decay besides biases and other vectors (official set)."""

@@ -2,7 +2,7 @@
 
 from .attention import Attention
 from .block import Block
-from .drop_path import DropPath
+from .drop_path import DropPath, draw_drop_path
 from .ffn import MLP, SwiGLU
 from .norm import LayerNorm
 from .patch_embed import PatchEmbed
@@ -18,6 +18,7 @@ __all__ = [
     'PatchEmbed',
     'SwiGLU',
     'apply_rope',
+    'draw_drop_path',
     'rope_table',
     'window_partition',
     'window_unpartition',

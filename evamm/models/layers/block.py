@@ -68,7 +68,11 @@ class Block(nn.Module):
         return window_unpartition(self.attn(x, rope), grid, padded, self.window_size)
 
     def forward(
-        self, x: Tensor, rope: Tensor | None = None, grid: tuple[int, int] | None = None
+        self,
+        x: Tensor,
+        rope: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
+        drop_scales: Tensor | None = None,
     ) -> Tensor:
         """Runs the block.
 
@@ -77,18 +81,21 @@ class Block(nn.Module):
             rope: Table for the tokens that attend to each other: the whole sequence, or one
                 window for a windowed block.
             grid: (h, w) of the patch tokens; needed by windowed blocks only.
+            drop_scales: Stochastic depth drawn before for both branches, [2, B, 1, 1]; None draws
+                it here.
 
         Returns:
             Tensor of shape [B, N, D].
         """
+        attention_scale, ffn_scale = (None, None) if drop_scales is None else drop_scales.unbind()
         if self.post_norm:
             attended = self.norm1(self._attend(x, rope, grid))
         else:
             attended = self._attend(self.norm1(x), rope, grid)
         if self.gamma_1 is not None:
             attended = attended * self.gamma_1
-        x = x + self.drop_path(attended)
+        x = x + self.drop_path(attended, attention_scale)
         hidden = self.norm2(self.mlp(x)) if self.post_norm else self.mlp(self.norm2(x))
         if self.gamma_2 is not None:
             hidden = hidden * self.gamma_2
-        return x + self.drop_path(hidden)
+        return x + self.drop_path(hidden, ffn_scale)

@@ -12,6 +12,7 @@ from evamm.models.layers import (
     PatchEmbed,
     SwiGLU,
     apply_rope,
+    draw_drop_path,
     rope_table,
     window_partition,
     window_unpartition,
@@ -111,6 +112,20 @@ def test_drop_path_keeps_the_expectation_and_drops_whole_samples():
     assert torch.equal(layer.eval()(x), x)
     with pytest.raises(ValueError, match='drop_path_rate=1.0'):
         DropPath(1.0)
+
+
+def test_drop_path_of_all_blocks_in_one_draw():
+    torch.manual_seed(0)
+    scales = draw_drop_path((0.0, 0.25, 0.5), 4000, torch.device('cpu'))
+    assert scales.shape == (3, 2, 4000, 1, 1)
+    assert (scales[0] == 1).all()
+    for layer, keep in ((1, 0.75), (2, 0.5)):
+        kept = scales[layer] != 0
+        assert torch.allclose(scales[layer][kept], torch.tensor(1 / keep))
+        assert kept.float().mean((1, 2, 3)).tolist() == pytest.approx([keep, keep], abs=0.03)
+    assert not torch.equal(scales[2, 0], scales[2, 1])  # the two branches are drawn apart
+    x = torch.randn(4000, 2, 3)
+    assert torch.equal(DropPath(0.5)(x, scales[2, 0]), x * scales[2, 0])
 
 
 def test_block_order_of_norms_and_gains():
