@@ -210,6 +210,20 @@ def test_dense_sampling_never_holds_the_samples(monkeypatch: pytest.MonkeyPatch)
     assert max(forward.numel, backward.numel) <= 2**18
 
 
+def test_agrees_with_torchvision_where_its_operators_load() -> None:
+    torchvision = pytest.importorskip('torchvision')
+    if not torchvision.extension._has_ops():
+        pytest.skip('the operators of torchvision do not load beside this torch')
+    features = random_features(torch.float32).requires_grad_()
+    rois = torch.tensor(ROIS)
+    for aligned in (True, False):
+        theirs = torchvision.ops.roi_align(features, rois, (7, 7), 0.25, 0, aligned)
+        ours = RoIAlign.apply(features, rois, (7, 7), 0.25, 0, MEAN, aligned)
+        torch.testing.assert_close(ours, theirs)
+        grads = [torch.autograd.grad(out.square().sum(), features) for out in (ours, theirs)]
+        torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @pytest.mark.parametrize('mode', [MEAN, MAXIMUM])
 def test_cuda_equals_cpu(mode: int) -> None:
