@@ -15,7 +15,9 @@ from evamm.apis.images import ImageInput, ImageSource, load_image
 compat.install()
 compat.require('mmpretrain')
 
-LOADING_TRANSFORMS = ('LoadImageFromFile', 'mmpretrain.LoadImageFromFile', 'mmcv.LoadImageFromFile')
+LOADING_TRANSFORMS = tuple(
+    f'{scope}LoadImageFromFile' for scope in ('', 'evamm.', 'mmpretrain.', 'mmcv.')
+)
 _SIZED_TRANSFORMS = {'ResizeEdge': 'scale', 'Resize': 'scale', 'CenterCrop': 'crop_size'}
 
 

@@ -21,7 +21,7 @@ MIN_CROP = {
     'imagenet21k_224': 0.5,
     'imagenet21k_448': 0.2,
 }
-LOAD = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
+LOAD = dict(type='evamm.LoadImageFromFile')  # EXIF rotation is ignored
 PILLOW = dict(backend='pillow', interpolation='bicubic')
 
 
@@ -36,11 +36,14 @@ def test_training_pipeline_is_the_official_one(name):
     assert load(DATASETS / f'{name}.py').train_dataloader.dataset.pipeline == [
         LOAD,
         dict(
-            type='RandomResizedCrop', scale=size, crop_ratio_range=(MIN_CROP[name], 1.0), **PILLOW
+            type='evamm.RandomResizedCrop',
+            scale=size,
+            crop_ratio_range=(MIN_CROP[name], 1.0),
+            interpolation='bicubic',
         ),
-        dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+        dict(type='evamm.RandomFlip', prob=0.5, direction='horizontal'),
         dict(  # rand-m9-mstd0.5-inc1, filled with the mean colour (images are BGR here)
-            type='RandAugment',
+            type='evamm.RandAugment',
             policies='timm_increasing',
             num_policies=2,
             total_level=10,
@@ -132,7 +135,7 @@ def test_pipelines_fit_the_model(path):
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
         if loader
         for step in loader.dataset.pipeline
-        if step.type in ('CenterCrop', 'RandomResizedCrop', 'ResizeEdge')
+        if step.type in ('CenterCrop', 'evamm.RandomResizedCrop', 'ResizeEdge')
     ]
     assert set(crops) == {size} and len(crops) >= 2
 

@@ -6,7 +6,7 @@ Folders: data/imagenet/{train,val}/<class>/<image>, see docs/en/data_preparation
 # timm's rand-m9-mstd0.5-inc1: two of fifteen operations, strength 9 of 10 with deviation 0.5.
 # Images are BGR here, so the fill is CLIP's mean colour in BGR.
 rand_augment = dict(
-    type='RandAugment',
+    type='evamm.RandAugment',
     policies='timm_increasing',
     num_policies=2,
     total_level=10,

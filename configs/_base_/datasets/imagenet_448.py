@@ -4,21 +4,20 @@ _base_ = './imagenet.py'
 
 train_pipeline = [
     # EXIF rotation is ignored, as in the official code.
-    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
+    dict(type='evamm.LoadImageFromFile'),
     dict(
-        type='RandomResizedCrop',
+        type='evamm.RandomResizedCrop',
         scale=448,
         crop_ratio_range=(0.08, 1.0),
-        backend='pillow',
         interpolation='bicubic',
     ),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='evamm.RandomFlip', prob=0.5, direction='horizontal'),
     _base_.rand_augment,
     dict(type='PackInputs'),
 ]
 
 test_pipeline = [
-    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
+    dict(type='evamm.LoadImageFromFile'),
     dict(type='ResizeEdge', scale=448, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=448),
     dict(type='PackInputs'),
