@@ -22,22 +22,37 @@ from evamm.checkpoints import CheckpointError, convert_checkpoint
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('source', metavar='SRC')
     parser.add_argument('target', metavar='DST')
-    parser.add_argument('--to', required=True,
-                        choices=['evamm', 'official', 'timm', 'open_clip', 'mmpretrain'])
+    parser.add_argument(
+        '--to', required=True, choices=['evamm', 'official', 'timm', 'open_clip', 'mmpretrain']
+    )
     parser.add_argument('--patch-size', type=int, help='resize the patch kernel, e.g. to 16')
-    parser.add_argument('--img-size', type=int,
-                        help='resize the position embedding for images of this many pixels')
+    parser.add_argument(
+        '--img-size', type=int, help='resize the position embedding for images of this many pixels'
+    )
     parser.add_argument('--dtype', choices=['fp32', 'fp16', 'bf16'], help='default: as in SRC')
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument('--ema', dest='ema', action='store_true', default=True,
-                         help='averaged weights, where SRC has them (default)')
-    weights.add_argument('--raw', dest='ema', action='store_false',
-                         help='weights as trained, even where SRC has averaged ones')
-    parser.add_argument('--head-dims', type=int,
-                        help='channels of an attention head, if not 64 (for RoPE tables in DST)')
+    weights.add_argument(
+        '--ema',
+        dest='ema',
+        action='store_true',
+        default=True,
+        help='averaged weights, where SRC has them (default)',
+    )
+    weights.add_argument(
+        '--raw',
+        dest='ema',
+        action='store_false',
+        help='weights as trained, even where SRC has averaged ones',
+    )
+    parser.add_argument(
+        '--head-dims',
+        type=int,
+        help='channels of an attention head, if not 64 (for RoPE tables in DST)',
+    )
     parser.add_argument('--sha256', help='expected hash of SRC')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
     return parser.parse_args(args)
@@ -48,9 +63,15 @@ def main(args: list[str] | None = None) -> int:
     warnings.simplefilter('default')
     try:
         report = convert_checkpoint(
-            options.source, options.target, options.to,
-            patch_size=options.patch_size, img_size=options.img_size, dtype=options.dtype,
-            prefer_ema=options.ema, force=options.force, head_dims=options.head_dims,
+            options.source,
+            options.target,
+            options.to,
+            patch_size=options.patch_size,
+            img_size=options.img_size,
+            dtype=options.dtype,
+            prefer_ema=options.ema,
+            force=options.force,
+            head_dims=options.head_dims,
             sha256=options.sha256,
         )
     except CheckpointError as error:

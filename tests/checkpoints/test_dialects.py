@@ -1,4 +1,5 @@
 """Names and splits of every code base, against the real models of each."""
+
 import pytest
 import torch
 
@@ -36,8 +37,9 @@ def test_every_released_architecture_goes_there_and_back(name: str) -> None:
     with torch.device('meta'):
         state = EVAViT(name).state_dict()
     # mmpretrain's reader looks at the values of the key bias.
-    state = {key: value if value.ndim > 1 else torch.zeros(value.shape)
-             for key, value in state.items()}
+    state = {
+        key: value if value.ndim > 1 else torch.zeros(value.shape) for key, value in state.items()
+    }
     shapes = {key: value.shape for key, value in state.items()}
     for dialect in WRITTEN:
         back = to_evamm(from_evamm(state, dialect, rope=False), dialect)
@@ -45,12 +47,15 @@ def test_every_released_architecture_goes_there_and_back(name: str) -> None:
 
 
 TIMM = {
-    'eva02-tiny': 'eva02_tiny_patch14_224', 'eva02-small': 'eva02_small_patch14_224',
-    'eva02-base': 'eva02_base_patch14_224', 'eva02-large': 'eva02_large_patch14_224',
+    'eva02-tiny': 'eva02_tiny_patch14_224',
+    'eva02-small': 'eva02_small_patch14_224',
+    'eva02-base': 'eva02_base_patch14_224',
+    'eva02-large': 'eva02_large_patch14_224',
     'eva02-clip-base': 'eva02_base_patch16_clip_224',
     'eva02-clip-large': 'eva02_large_patch14_clip_224',
     'eva02-clip-enormous': 'eva02_enormous_patch14_clip_224',
-    'eva-giant': 'eva_giant_patch14_224', 'eva-large': 'eva_large_patch14_196',
+    'eva-giant': 'eva_giant_patch14_224',
+    'eva-large': 'eva_large_patch14_196',
 }
 
 
@@ -60,8 +65,11 @@ def test_names_and_shapes_are_those_of_timm(name: str) -> None:
 
     with torch.device('meta'):
         theirs = timm.create_model(TIMM[name], num_classes=7).state_dict()
-        ours = EVAViT(name, img_size=196 if name == 'eva-large' else 224,
-                      out_type='cls_token' if 'clip' in name else 'avg_featmap').state_dict()
+        ours = EVAViT(
+            name,
+            img_size=196 if name == 'eva-large' else 224,
+            out_type='cls_token' if 'clip' in name else 'avg_featmap',
+        ).state_dict()
         ours['head.weight'] = torch.empty(7, ours['cls_token'].shape[-1])
         ours['head.bias'] = torch.empty(7)
     written = from_evamm(ours, 'timm')
@@ -71,8 +79,11 @@ def test_names_and_shapes_are_those_of_timm(name: str) -> None:
 @pytest.mark.parametrize('name', ['EVA01-g-14', 'EVA02-B-16', 'EVA02-E-14'])
 def test_names_are_those_of_open_clip(name: str) -> None:
     open_clip = pytest.importorskip('open_clip')
-    arch = {'EVA01-g-14': 'eva-clip-giant', 'EVA02-B-16': 'eva02-clip-base',
-            'EVA02-E-14': 'eva02-clip-enormous'}[name]
+    arch = {
+        'EVA01-g-14': 'eva-clip-giant',
+        'EVA02-B-16': 'eva02-clip-base',
+        'EVA02-E-14': 'eva02-clip-enormous',
+    }[name]
     with torch.device('meta'):  # else it builds the giants in memory first
         theirs = open_clip.create_model(name, pretrained=None, device='meta').state_dict()
     read = canonicalize(theirs)
@@ -82,7 +93,8 @@ def test_names_are_those_of_open_clip(name: str) -> None:
     trunk_names = {k for k in read.state_dict if not k.startswith(('text.', 'head.', 'logit'))}
     assert trunk_names == set(ours)
     assert {k: v.shape for k, v in from_evamm(read.state_dict, 'open_clip').items()} == {
-        k: v.shape for k, v in theirs.items()}
+        k: v.shape for k, v in theirs.items()
+    }
 
 
 @pytest.mark.parametrize('name', [n for n in GOLDEN if not n.startswith(('p14', 'pos_'))])
@@ -111,14 +123,25 @@ def test_official_rope_tables_hold_the_angles_of_the_trunk(grid: tuple[int, int]
     torch.testing.assert_close(sin, ours[..., 1].repeat_interleave(2, 1), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize('family, dialect, found', [
-    ('base', 'official', 'official'), ('tiny', 'official', 'official'),
-    ('base', 'timm', 'timm'), ('tiny', 'timm', 'timm'), ('clip_base', 'timm', 'timm'),
-    ('giant', 'mmpretrain', 'mmpretrain'), ('base', 'mmpretrain', 'mmpretrain'),
-    ('tiny', 'mmpretrain', 'mmpretrain'), ('base', 'open_clip', 'open_clip'),
-    ('giant', 'open_clip', 'open_clip'), ('base', 'evamm', 'evamm'), ('tiny', 'evamm', 'evamm'),
-    ('giant', 'official', 'evamm'), ('giant', 'timm', 'evamm'),  # the same names
-])
+@pytest.mark.parametrize(
+    'family, dialect, found',
+    [
+        ('base', 'official', 'official'),
+        ('tiny', 'official', 'official'),
+        ('base', 'timm', 'timm'),
+        ('tiny', 'timm', 'timm'),
+        ('clip_base', 'timm', 'timm'),
+        ('giant', 'mmpretrain', 'mmpretrain'),
+        ('base', 'mmpretrain', 'mmpretrain'),
+        ('tiny', 'mmpretrain', 'mmpretrain'),
+        ('base', 'open_clip', 'open_clip'),
+        ('giant', 'open_clip', 'open_clip'),
+        ('base', 'evamm', 'evamm'),
+        ('tiny', 'evamm', 'evamm'),
+        ('giant', 'official', 'evamm'),
+        ('giant', 'timm', 'evamm'),  # the same names
+    ],
+)
 def test_dialect_is_found(family: str, dialect: str, found: str) -> None:
     state = from_evamm(canonical(family), dialect, head_dims=HEAD_DIMS)
     assert detect_dialect(state) == found
@@ -150,8 +173,11 @@ def test_detector_of_detectron2() -> None:
 
 def test_old_text_names_of_eva_clip() -> None:
     state = {f'visual.{k}': v for k, v in canonical('giant', 'mim').items()}
-    state |= {'text.logit_scale': torch.tensor(4.6), 'ln_final.weight': torch.ones(2),
-              'transformer.resblocks.0.ln_1.weight': torch.ones(2)}
+    state |= {
+        'text.logit_scale': torch.tensor(4.6),
+        'ln_final.weight': torch.ones(2),
+        'transformer.resblocks.0.ln_1.weight': torch.ones(2),
+    }
     found = to_evamm(state)
     assert found['logit_scale'] == 4.6
     assert {'text.ln_final.weight', 'text.transformer.resblocks.0.ln_1.weight'} <= set(found)
@@ -177,8 +203,7 @@ def test_trained_key_bias_is_kept() -> None:
     state = from_evamm(canonical('tiny'), 'mmpretrain', head_dims=HEAD_DIMS)
     state['backbone.layers.1.attn.qkv.bias'][70] = 0.5
     found = to_evamm(state)
-    assert torch.equal(found['blocks.1.attn.qkv.bias'],
-                       state['backbone.layers.1.attn.qkv.bias'])
+    assert torch.equal(found['blocks.1.attn.qkv.bias'], state['backbone.layers.1.attn.qkv.bias'])
     assert 'blocks.0.attn.q_bias' in found
 
 

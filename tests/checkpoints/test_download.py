@@ -1,4 +1,5 @@
 """Downloads, from a server of this process."""
+
 import hashlib
 import threading
 import time
@@ -35,7 +36,7 @@ class Server:
                 self.send_response(200)
                 self.send_header('Content-Length', str(len(content)))
                 self.end_headers()
-                self.wfile.write(content[:len(content) // 2] if outer.break_off else content)
+                self.wfile.write(content[: len(content) // 2] if outer.break_off else content)
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -112,8 +113,9 @@ def test_processes_wait_for_each_other(server: Server) -> None:
     """All processes of a distributed run load the same address at the same time."""
     server.files['/file.pth'] = bytes(1 << 20)
     server.delay = 0.1
-    threads = [threading.Thread(target=fetch_weights, args=(f'{server.url}/file.pth',))
-               for _ in range(4)]
+    threads = [
+        threading.Thread(target=fetch_weights, args=(f'{server.url}/file.pth',)) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -121,8 +123,7 @@ def test_processes_wait_for_each_other(server: Server) -> None:
     assert server.requests == ['/file.pth']
 
 
-def test_large_downloads_show_progress(
-        server: Server, capsys: pytest.CaptureFixture) -> None:
+def test_large_downloads_show_progress(server: Server, capsys: pytest.CaptureFixture) -> None:
     server.files['/file.pth'] = bytes(20 << 20)
     fetch_weights(f'{server.url}/file.pth')
     lines = capsys.readouterr().err.splitlines()

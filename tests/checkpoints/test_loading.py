@@ -1,4 +1,5 @@
 """What a model takes from a file, and every rule for what it does not take."""
+
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,7 @@ def test_trunk_is_found_anywhere(prefix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('dialect', ['evamm', 'official', 'timm', 'open_clip', 'mmpretrain'])
 @pytest.mark.parametrize('family', ['giant', 'large_mae', 'tiny', 'base'])
-def test_classifier_is_filled_from_every_dialect(
-        family: str, dialect: str, tmp_path: Path) -> None:
+def test_classifier_is_filled_from_every_dialect(family: str, dialect: str, tmp_path: Path) -> None:
     state = canonical(family)
     model = Model(trunk(family), 5)
     path = save(from_evamm(state, dialect, head_dims=HEAD_DIMS), tmp_path)
@@ -74,8 +74,9 @@ def test_classifier_is_filled_from_every_dialect(
         assert torch.equal(value, state[name]), name
 
 
-@pytest.mark.parametrize('wrap', ['module.', '_orig_mod.', 'backbone._orig_mod.',
-                                  'module._orig_mod.backbone.'])
+@pytest.mark.parametrize(
+    'wrap', ['module.', '_orig_mod.', 'backbone._orig_mod.', 'module._orig_mod.backbone.']
+)
 def test_wrapping_modules_leave_no_trace(wrap: str, tmp_path: Path) -> None:
     """Files of DistributedDataParallel and torch.compile, and models wrapped by them."""
     state = canonical('tiny')
@@ -103,11 +104,17 @@ def test_swapped_average_of_mmengine(tmp_path: Path) -> None:
     """Its EMAHook puts the average into `state_dict` and the raw weights into `ema_state_dict`."""
     raw, average = canonical('tiny', seed=1), canonical('tiny', seed=2)
     path = tmp_path / 'file.pth'
-    torch.save({
-        'meta': {'epoch': 2}, 'state_dict': {f'backbone.{k}': v for k, v in average.items()},
-        'ema_state_dict': {'steps': torch.tensor(7),
-                           **{f'module.backbone.{k}': v for k, v in raw.items()}},
-    }, path)
+    torch.save(
+        {
+            'meta': {'epoch': 2},
+            'state_dict': {f'backbone.{k}': v for k, v in average.items()},
+            'ema_state_dict': {
+                'steps': torch.tensor(7),
+                **{f'module.backbone.{k}': v for k, v in raw.items()},
+            },
+        },
+        path,
+    )
     model = trunk('tiny')
     report = load_checkpoint(model, path)
     assert torch.equal(model.cls_token, average['cls_token'])
@@ -125,7 +132,8 @@ def test_grid_and_patch_are_resized_by_the_official_rule(tmp_path: Path) -> None
     assert torch.equal(model.patch_embed.proj.weight, kernel)
     assert {entry[0]: entry[1:3] for entry in report.resized} == {
         'pos_embed': ((1, 65, 64), (1, 25, 64)),
-        'patch_embed.proj.weight': ((64, 3, 14, 14), (64, 3, 16, 16))}
+        'patch_embed.proj.weight': ((64, 3, 14, 14), (64, 3, 16, 16)),
+    }
 
 
 def test_same_number_of_patches_in_another_grid_is_pointed_out(tmp_path: Path) -> None:
@@ -150,8 +158,7 @@ def test_head_of_another_class_count_starts_fresh_with_a_warning(tmp_path: Path)
         report = load_checkpoint(model, path)
     assert torch.equal(model.head.fc.weight, before)
     assert rules(report.dropped) == {'head.weight': 'class-count', 'head.bias': 'class-count'}
-    assert rules(report.missing) == {'head.fc.weight': 'class-count',
-                                     'head.fc.bias': 'class-count'}
+    assert rules(report.missing) == {'head.fc.weight': 'class-count', 'head.fc.bias': 'class-count'}
     with pytest.warns(UserWarning), pytest.raises(CheckpointError, match='missing head.fc.weight'):
         load_checkpoint(model, path, complete=True)
 
@@ -191,8 +198,11 @@ def test_norm_that_a_classifier_never_trained_is_missed(tmp_path: Path) -> None:
 @pytest.mark.parametrize('out_type', ['avg_featmap', 'featmap'])
 def test_trunks_saved_without_a_norm(out_type: str, tmp_path: Path) -> None:
     """Such as mmpretrain's headless files."""
-    state = {name: value for name, value in canonical('tiny').items()
-             if not name.startswith(('fc_norm.', 'head.'))}
+    state = {
+        name: value
+        for name, value in canonical('tiny').items()
+        if not name.startswith(('fc_norm.', 'head.'))
+    }
     path = save(from_evamm(state, 'mmpretrain', head_dims=HEAD_DIMS), tmp_path)
     model = trunk('tiny', out_type=out_type)
     with pytest.warns(UserWarning, match='no final norm'):
@@ -223,8 +233,11 @@ def test_inner_norm_starts_fresh_only_if_allowed(tmp_path: Path) -> None:
 def test_decoder_of_mae_pretraining_is_left_out(tmp_path: Path) -> None:
     state = canonical('large_mae', 'mim')
     state['mask_token'] = torch.zeros(1, 1, 32)  # the decoder's, of another width
-    state |= {'decoder_embed.weight': torch.zeros(32, 64), 'decoder_pos_embed': torch.zeros(1, 17),
-              'decoder_blocks.0.norm1.weight': torch.zeros(32)}
+    state |= {
+        'decoder_embed.weight': torch.zeros(32, 64),
+        'decoder_pos_embed': torch.zeros(1, 17),
+        'decoder_blocks.0.norm1.weight': torch.zeros(32),
+    }
     model = trunk('large_mae', out_type='raw', with_mask_token=False)
     report = load_checkpoint(model, save(state, tmp_path))
     assert rules(report.dropped)['decoder_blocks.0.norm1.weight'] == 'mae-decoder'
@@ -276,21 +289,35 @@ def test_key_bias(tmp_path: Path) -> None:
         load_checkpoint(trunk('tiny'), path)
 
 
-@pytest.mark.parametrize('damage, message', [
-    (lambda s: s.pop('blocks.1.norm2.bias'), r'missing blocks\.1\.norm2\.bias'),
-    (lambda s: s.update({'blocks.0.norm1.weigth': torch.ones(64)}),
-     r'unexpected blocks\.0\.norm1\.weigth \(close to blocks\.0\.norm1\.weight\)'),
-    (lambda s: s.update({'cls_token': torch.ones(1, 1, 63)}),
-     r'cls_token is \(1, 1, 63\) in the file and \(1, 1, 64\) in the model'),
-    (lambda s: s.update({'fc_norm.bias': torch.ones(64, dtype=torch.int64)}),
-     r'fc_norm\.bias is torch\.int64 in the file'),
-    (lambda s: s.update({'patch_embed.proj.weight': torch.ones(64, 4, 14, 14)}),
-     r'patch_embed\.proj\.weight is \(64, 4, 14, 14\)'),
-    (lambda s: s.update({'blocks.2.norm1.weight': torch.ones(64)}),
-     r'width 64 with 3 blocks, the model has width 64 with 2 blocks'),
-])
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (lambda s: s.pop('blocks.1.norm2.bias'), r'missing blocks\.1\.norm2\.bias'),
+        (
+            lambda s: s.update({'blocks.0.norm1.weigth': torch.ones(64)}),
+            r'unexpected blocks\.0\.norm1\.weigth \(close to blocks\.0\.norm1\.weight\)',
+        ),
+        (
+            lambda s: s.update({'cls_token': torch.ones(1, 1, 63)}),
+            r'cls_token is \(1, 1, 63\) in the file and \(1, 1, 64\) in the model',
+        ),
+        (
+            lambda s: s.update({'fc_norm.bias': torch.ones(64, dtype=torch.int64)}),
+            r'fc_norm\.bias is torch\.int64 in the file',
+        ),
+        (
+            lambda s: s.update({'patch_embed.proj.weight': torch.ones(64, 4, 14, 14)}),
+            r'patch_embed\.proj\.weight is \(64, 4, 14, 14\)',
+        ),
+        (
+            lambda s: s.update({'blocks.2.norm1.weight': torch.ones(64)}),
+            r'width 64 with 3 blocks, the model has width 64 with 2 blocks',
+        ),
+    ],
+)
 def test_what_no_rule_explains_is_an_error_and_changes_nothing(
-        damage: object, message: str, tmp_path: Path) -> None:
+    damage: object, message: str, tmp_path: Path
+) -> None:
     state = canonical('tiny')
     damage(state)
     model = trunk('tiny')
@@ -310,8 +337,10 @@ def test_partial_loading_takes_the_rest_and_lists_what_it_left(tmp_path: Path) -
     report = load_checkpoint(model, save(state, tmp_path), allow_partial=True)
     assert torch.equal(model.pos_embed, state['pos_embed'])
     assert len(report.unexplained) == 3
-    assert rules(report.missing) == {'blocks.1.norm2.bias': 'allow-partial',
-                                     'cls_token': 'allow-partial'}
+    assert rules(report.missing) == {
+        'blocks.1.norm2.bias': 'allow-partial',
+        'cls_token': 'allow-partial',
+    }
 
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:

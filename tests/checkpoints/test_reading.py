@@ -1,4 +1,5 @@
 """Files of every kind: whole, damaged, hostile, or something else altogether."""
+
 import argparse
 import functools
 import io
@@ -26,8 +27,10 @@ from .common import same
 
 STATE = {
     'patch_embed.proj.weight': torch.arange(24.0).reshape(2, 3, 2, 2),
-    'cls_token': torch.ones(1, 1, 2, dtype=torch.bfloat16), 'step': torch.tensor(7),
-    'half': torch.linspace(0, 1, 300).half(), 'empty': torch.zeros(0, 2),
+    'cls_token': torch.ones(1, 1, 2, dtype=torch.bfloat16),
+    'step': torch.tensor(7),
+    'half': torch.linspace(0, 1, 300).half(),
+    'empty': torch.zeros(0, 2),
 }
 
 
@@ -67,12 +70,20 @@ def test_safetensors_of_others(tmp_path: Path) -> None:
 
 def test_training_state_of_official_files(tmp_path: Path) -> None:
     path = tmp_path / 'file.pth'
-    torch.save({
-        'module': OrderedDict(STATE), 'args': argparse.Namespace(lr=1e-4, out='x'),
-        'best': np.float64(0.5), 'count': np.int64(3), 'name': np.str_('eva'),
-        'curve': np.linspace(0, 1, 5), 'table': np.arange(6, dtype='>i2').reshape(2, 3, order='F'),
-        'flags': np.array([True, False]), 'words': np.array(['a', 'bc']),
-    }, path)
+    torch.save(
+        {
+            'module': OrderedDict(STATE),
+            'args': argparse.Namespace(lr=1e-4, out='x'),
+            'best': np.float64(0.5),
+            'count': np.int64(3),
+            'name': np.str_('eva'),
+            'curve': np.linspace(0, 1, 5),
+            'table': np.arange(6, dtype='>i2').reshape(2, 3, order='F'),
+            'flags': np.array([True, False]),
+            'words': np.array(['a', 'bc']),
+        },
+        path,
+    )
     found = read_object(path)
     assert found['args'].lr == 1e-4
     assert found['best'] == 0.5 and found['count'] == 3 and found['name'] == 'eva'
@@ -162,8 +173,14 @@ ATTACKS = {
     'pointer-array': lambda: _Object(),
     'dtype-flags': lambda: _Flags(),
     'tensor-of-no-memory': lambda: Call(
-        torch._utils._rebuild_tensor_v2, torch.ones(1).untyped_storage(), 0, (10**13,), (1,),
-        False, OrderedDict()),
+        torch._utils._rebuild_tensor_v2,
+        torch.ones(1).untyped_storage(),
+        0,
+        (10**13,),
+        (1,),
+        False,
+        OrderedDict(),
+    ),
 }
 
 
@@ -184,9 +201,15 @@ def hostile(name: str, form: str) -> bytes:
     return pickle.dumps(ATTACKS[name](), protocol=2 if form == 'pickle2' else 4)
 
 
-@pytest.mark.parametrize('name, form', [
-    (name, form) for name in ATTACKS for form in ('zip', 'legacy', 'pickle2', 'pickle4')
-    if (name, form[:6]) != ('tensor-of-no-memory', 'pickle')])  # needs torch's own pickler
+@pytest.mark.parametrize(
+    'name, form',
+    [
+        (name, form)
+        for name in ATTACKS
+        for form in ('zip', 'legacy', 'pickle2', 'pickle4')
+        if (name, form[:6]) != ('tensor-of-no-memory', 'pickle')
+    ],
+)  # needs torch's own pickler
 def test_code_in_a_file_is_never_run(name: str, form: str, tmp_path: Path) -> None:
     if name == 'dtype-flags' and form in ('zip', 'legacy'):
         # Flags of the file are not looked at: a harmless dtype is left.
@@ -199,12 +222,15 @@ def test_code_in_a_file_is_never_run(name: str, form: str, tmp_path: Path) -> No
     refused(path)
 
 
-@pytest.mark.parametrize('name, message', [
-    ('os.system', r'asks for (posix|nt)\.system, .*code in a checkpoint is never run'),
-    ('getattr', 'asks for getattr, and code in a checkpoint is never run'),
-    ('object-array', "array of 'O8', only numbers and text"),
-    ('tensor-of-no-memory', 'damaged or no checkpoint'),
-])
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('os.system', r'asks for (posix|nt)\.system, .*code in a checkpoint is never run'),
+        ('getattr', 'asks for getattr, and code in a checkpoint is never run'),
+        ('object-array', "array of 'O8', only numbers and text"),
+        ('tensor-of-no-memory', 'damaged or no checkpoint'),
+    ],
+)
 def test_the_message_names_what_a_file_asks_for(name: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / 'file.pth'
     path.write_bytes(hostile(name, 'zip'))
@@ -233,8 +259,10 @@ def entry(start: int, end: int, shape: tuple = (1,), dtype: str = 'F32') -> dict
 
 
 SAFETENSORS = {
-    'duplicate': (header(b'{"a":%b,"a":%b}' % ((json.dumps(entry(0, 4)).encode(),) * 2), b'1234'),
-                  'names an entry twice'),
+    'duplicate': (
+        header(b'{"a":%b,"a":%b}' % ((json.dumps(entry(0, 4)).encode(),) * 2), b'1234'),
+        'names an entry twice',
+    ),
     'overlap': (header({'a': entry(0, 4), 'b': entry(0, 4)}, b'1234'), "'b' overlaps"),
     'gap': (header({'a': entry(0, 4), 'b': entry(8, 12)}, b'0' * 12), "'b' overlaps .* gap"),
     'too short': (header({'a': entry(0, 8, (2,))}, b'1234'), 'need 8 bytes and it holds 4'),
@@ -357,19 +385,22 @@ def test_flipped_bits_of_legacy_files_never_crash(tmp_path: Path) -> None:
 # ---- other files -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'', 'an empty file'),
-    (b'<!DOCTYPE html><html>Rate limit</html>', 'a web page'),
-    (b'\n <html><body>404</body></html>', 'a web page'),
-    (b'version https://git-lfs.github.com/spec/v1\noid sha256:1\n', 'Git LFS pointer'),
-    (b'just some words\n' * 50, 'a text file'),
-    (b'{"error": "not found"}', 'a text file'),
-    (bytes(512), 'other data'),
-    (b'\x1f\x8b\x08' + bytes(50), 'gzip'),
-    (bytes(257) + b'ustar' + bytes(300), 'an archive'),
-    (b'\x89PNG\r\n\x1a\n' + bytes(50), 'other data'),
-    (b'\x80\x02N.', 'damaged or no checkpoint'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'an empty file'),
+        (b'<!DOCTYPE html><html>Rate limit</html>', 'a web page'),
+        (b'\n <html><body>404</body></html>', 'a web page'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:1\n', 'Git LFS pointer'),
+        (b'just some words\n' * 50, 'a text file'),
+        (b'{"error": "not found"}', 'a text file'),
+        (bytes(512), 'other data'),
+        (b'\x1f\x8b\x08' + bytes(50), 'gzip'),
+        (bytes(257) + b'ustar' + bytes(300), 'an archive'),
+        (b'\x89PNG\r\n\x1a\n' + bytes(50), 'other data'),
+        (b'\x80\x02N.', 'damaged or no checkpoint'),
+    ],
+)
 def test_other_files(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / 'file.pth'
     path.write_bytes(content)
@@ -381,13 +412,16 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     refused(tmp_path, 'is a folder')
 
 
-@pytest.mark.parametrize('content, message', [
-    ({'optimizer': {'lr': 1}}, "found a dict with the entries 'optimizer'"),
-    ([STATE], 'found list'),
-    (torch.ones(2), 'found Tensor'),
-    ({'model': {}}, 'expected tensors by name'),
-    ({'model': {**STATE, 'version': 'x'}}, r'no tensors \(version\)'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ({'optimizer': {'lr': 1}}, "found a dict with the entries 'optimizer'"),
+        ([STATE], 'found list'),
+        (torch.ones(2), 'found Tensor'),
+        ({'model': {}}, 'expected tensors by name'),
+        ({'model': {**STATE, 'version': 'x'}}, r'no tensors \(version\)'),
+    ],
+)
 def test_files_without_a_model(content: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / 'file.pth'
     torch.save(content, path)

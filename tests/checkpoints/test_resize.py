@@ -1,4 +1,5 @@
 """Resize rules; their numbers against the official code are checked in tests/parity."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,16 @@ def test_pos_embed_keeps_the_class_row_and_interpolates_the_rest() -> None:
 
 def test_pos_embed_is_not_antialiased() -> None:
     pos_embed = random(1, 65, 2)
-    smooth = F.interpolate(pos_embed[0, 1:].reshape(1, 8, 8, 2).permute(0, 3, 1, 2), size=(4, 4),
-                           mode='bicubic', antialias=True).flatten(2).transpose(1, 2)
+    smooth = (
+        F.interpolate(
+            pos_embed[0, 1:].reshape(1, 8, 8, 2).permute(0, 3, 1, 2),
+            size=(4, 4),
+            mode='bicubic',
+            antialias=True,
+        )
+        .flatten(2)
+        .transpose(1, 2)
+    )
     assert not torch.allclose(resize_pos_embed(pos_embed, (4, 4))[:, 1:], smooth, atol=1e-2)
 
 

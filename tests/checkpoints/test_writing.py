@@ -1,4 +1,5 @@
 """Whatever goes wrong while writing, the file that was there stays."""
+
 import os
 import resource
 import signal
@@ -55,7 +56,8 @@ def test_full_disk(suffix: str, tmp_path: Path) -> None:
 @SUFFIXES
 @pytest.mark.parametrize('call', ['replace', 'fsync'])
 def test_failure_at_the_last_step(
-        suffix: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suffix: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / f'file{suffix}'
     write_checkpoint(OLD, path)
 
@@ -86,7 +88,8 @@ def test_folder_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_data_reaches_the_disk_before_the_name(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """File, then rename, then folder: any other order can lose the checkpoint in a power cut."""
     steps: list[str] = []
     fsync, replace = os.fsync, os.replace
@@ -110,9 +113,11 @@ def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     process.wait()
     host = socket.gethostname()
     dead = tmp_path / f'.file.pth.{host}.{process.pid}.evamm-tmp'
-    kept = [tmp_path / f'.file.pth.{host}.{os.getppid()}.evamm-tmp',  # runs
-            tmp_path / f'.file.pth.other-{host}.{process.pid}.evamm-tmp',  # another machine
-            tmp_path / 'notes.tmp']
+    kept = [
+        tmp_path / f'.file.pth.{host}.{os.getppid()}.evamm-tmp',  # runs
+        tmp_path / f'.file.pth.other-{host}.{process.pid}.evamm-tmp',  # another machine
+        tmp_path / 'notes.tmp',
+    ]
     for path in (dead, *kept):
         path.touch()
     assert remove_stale_files(tmp_path) == [dead]
@@ -139,8 +144,15 @@ def test_link_keeps_pointing_to_the_file(tmp_path: Path) -> None:
 
 def test_safetensors_takes_views_and_shared_memory(tmp_path: Path) -> None:
     base = torch.arange(12.0).reshape(3, 4)
-    tensors = {'a': base, 'b': base, 'row': base[1], 'turned': base.t(), 'number': base[0, 1],
-               'empty': torch.zeros(0, 3), 'copy': base.clone().requires_grad_()}
+    tensors = {
+        'a': base,
+        'b': base,
+        'row': base[1],
+        'turned': base.t(),
+        'number': base[0, 1],
+        'empty': torch.zeros(0, 3),
+        'copy': base.clone().requires_grad_(),
+    }
     path = tmp_path / 'file.safetensors'
     write_checkpoint(tensors, path, metadata={'dialect': 'timm'})
     found = load_file(path)  # the library itself can read it

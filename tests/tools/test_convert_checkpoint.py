@@ -1,4 +1,5 @@
 """tools/convert_checkpoint.py as a user calls it."""
+
 import importlib.util
 import os
 import subprocess
@@ -37,31 +38,46 @@ def tool() -> ModuleType:
 
 def state(seed: int = 0, **kwargs) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    model = EVAViT(ARCH, out_type='cls_token', with_mask_token=True,
-                   **{'img_size': 224, 'patch_size': 14, **kwargs})
-    return {name: torch.randn(value.shape, generator=generator)
-            for name, value in model.state_dict().items()}
+    model = EVAViT(
+        ARCH,
+        out_type='cls_token',
+        with_mask_token=True,
+        **{'img_size': 224, 'patch_size': 14, **kwargs},
+    )
+    return {
+        name: torch.randn(value.shape, generator=generator)
+        for name, value in model.state_dict().items()
+    }
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(
         left[name].dtype == right[name].dtype and torch.equal(left[name], right[name])
-        for name in left)
+        for name in left
+    )
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """An official file with averaged weights."""
     path = tmp_path / 'source.pt'
-    torch.save({'module': from_evamm(state(0), 'official'),
-                'model_ema': from_evamm(state(1), 'official')}, path)
+    torch.save(
+        {'module': from_evamm(state(0), 'official'), 'model_ema': from_evamm(state(1), 'official')},
+        path,
+    )
     return path
 
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
 @pytest.mark.parametrize('to', ['evamm', 'official', 'timm', 'open_clip', 'mmpretrain'])
-def test_there_and_back(tool: ModuleType, to: str, suffix: str, source: Path, tmp_path: Path,
-                        capsys: pytest.CaptureFixture) -> None:
+def test_there_and_back(
+    tool: ModuleType,
+    to: str,
+    suffix: str,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
     middle, back = tmp_path / f'middle{suffix}', tmp_path / f'back{suffix}'
     assert tool.main([str(source), str(middle), '--to', to]) == 0
     assert 'official, entry model_ema' in capsys.readouterr().out
@@ -79,7 +95,8 @@ def test_raw_weights(tool: ModuleType, source: Path, tmp_path: Path) -> None:
 
 
 def test_files_have_the_form_that_each_code_base_reads(
-        tool: ModuleType, source: Path, tmp_path: Path) -> None:
+    tool: ModuleType, source: Path, tmp_path: Path
+) -> None:
     target = str(tmp_path / 'out.pth')
     keys = {'official': {'model'}, 'mmpretrain': {'meta', 'state_dict'}}
     for to, expected in keys.items():
@@ -89,8 +106,9 @@ def test_files_have_the_form_that_each_code_base_reads(
     assert 'blocks.0.attn.q_proj.bias' in torch.load(target, weights_only=True)
 
 
-def test_patch_14_to_16(tool: ModuleType, source: Path, tmp_path: Path,
-                        capsys: pytest.CaptureFixture) -> None:
+def test_patch_14_to_16(
+    tool: ModuleType, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """Half-precision files keep it, except for the kernel, which stays fp32 as in the official
     script."""
     half, target = tmp_path / 'half.pth', tmp_path / 'p14to16.pth'
@@ -102,7 +120,8 @@ def test_patch_14_to_16(tool: ModuleType, source: Path, tmp_path: Path,
     expected = {name: value.half() for name, value in state(1).items()}
     expected['pos_embed'] = resize_pos_embed(expected['pos_embed'], (14, 14))
     expected['patch_embed.proj.weight'] = resize_patch_kernel(
-        expected['patch_embed.proj.weight'], 16)
+        expected['patch_embed.proj.weight'], 16
+    )
     assert found['patch_embed.proj.weight'].dtype == torch.float32
     assert same(found, expected)
     tables = read_checkpoint(target).state_dict['blocks.1.attn.rope.freqs_cos']
@@ -120,8 +139,9 @@ def test_image_size_and_precision(tool: ModuleType, source: Path, tmp_path: Path
     assert {value.dtype for value in found.values()} == {torch.bfloat16}
 
 
-def test_nothing_is_overwritten(tool: ModuleType, source: Path, tmp_path: Path,
-                                capsys: pytest.CaptureFixture) -> None:
+def test_nothing_is_overwritten(
+    tool: ModuleType, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     target = tmp_path / 'precious.pth'
     target.write_bytes(b'old')
     assert tool.main([str(source), str(target), '--to', 'timm']) == 1
@@ -132,21 +152,31 @@ def test_nothing_is_overwritten(tool: ModuleType, source: Path, tmp_path: Path,
     assert same(read_checkpoint(target).state_dict, state(1))
 
 
-@pytest.mark.parametrize('args, message', [
-    (['--img-size', '230'], '230 pixels cannot be cut into patches of 14'),
-    (['--patch-size', '15'], 'give --img-size as a multiple of 15'),
-    (['--sha256', '0' * 64], 'expected sha256 0000'),
-])
-def test_mistakes_are_explained(tool: ModuleType, args: list[str], message: str, source: Path,
-                                tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        (['--img-size', '230'], '230 pixels cannot be cut into patches of 14'),
+        (['--patch-size', '15'], 'give --img-size as a multiple of 15'),
+        (['--sha256', '0' * 64], 'expected sha256 0000'),
+    ],
+)
+def test_mistakes_are_explained(
+    tool: ModuleType,
+    args: list[str],
+    message: str,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
     target = tmp_path / 'out.pth'
     assert tool.main([str(source), str(target), '--to', 'timm', *args]) == 1
     assert message in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ['source.pt']
 
 
-def test_other_networks_are_refused(tool: ModuleType, tmp_path: Path,
-                                    capsys: pytest.CaptureFixture) -> None:
+def test_other_networks_are_refused(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     save_file({'conv1.weight': torch.ones(2)}, tmp_path / 'resnet.safetensors')
     args = [str(tmp_path / 'resnet.safetensors'), str(tmp_path / 'out.pth'), '--to', 'timm']
     assert tool.main(args) == 1
@@ -160,6 +190,11 @@ def test_as_a_command(source: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(source), str(target), '--to', 'timm'],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert f'wrote {target} (timm, ' in done.stdout and not done.stderr
