@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear, linear
 from .norm import LayerNorm
 from .rope import apply_rope
 
@@ -24,14 +25,14 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias == 'qkv')
+        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias == 'qkv')
         if qkv_bias == 'qv':
             self.q_bias = nn.Parameter(torch.zeros(embed_dims))
             self.v_bias = nn.Parameter(torch.zeros(embed_dims))
         else:
             self.q_bias = self.v_bias = None
         self.norm = LayerNorm(embed_dims) if inner_norm else nn.Identity()
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.proj = Linear(embed_dims, embed_dims)
 
     def _packed_bias(self) -> Tensor | None:
         if self.q_bias is None:
@@ -48,7 +49,7 @@ class Attention(nn.Module):
         Returns:
             Tensor of shape [B, N, D].
         """
-        qkv = F.linear(x, self.qkv.weight, self._packed_bias())  # [B, N, 3 * D]
+        qkv = linear(x, self.qkv.weight, self._packed_bias())  # [B, N, 3 * D]
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, h, d]
         if rope is None:
             q, k, v = qkv.unbind(2)  # [B, N, h, d] each

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear
 from .norm import LayerNorm
 
 
@@ -17,9 +18,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, embed_dims: int, hidden_dims: int, *, norm: bool = False) -> None:
         super().__init__()
-        self.w12 = nn.Linear(embed_dims, 2 * hidden_dims)  # rows 0..H-1 are the SiLU branch
+        self.w12 = Linear(embed_dims, 2 * hidden_dims)  # rows 0..H-1 are the SiLU branch
         self.norm = LayerNorm(hidden_dims) if norm else nn.Identity()
-        self.w3 = nn.Linear(hidden_dims, embed_dims)
+        self.w3 = Linear(hidden_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.w12(x).chunk(2, dim=-1)  # [B, N, H] each
@@ -36,8 +37,8 @@ class MLP(nn.Module):
 
     def __init__(self, embed_dims: int, hidden_dims: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(embed_dims, hidden_dims)
-        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+        self.fc1 = Linear(embed_dims, hidden_dims)
+        self.fc2 = Linear(hidden_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))  # [B, N, D]
