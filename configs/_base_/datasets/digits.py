@@ -7,11 +7,11 @@ data_root = 'data/digits/classification'
 classes = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='evamm.LoadImageFromFile'),
     # Digits have no mirror image, and a background of zeros.
     dict(type='Rotate', magnitude_range=(0, 15), prob=0.8, pad_val=0, interpolation='bilinear'),
     dict(
-        type='RandomResizedCrop',
+        type='evamm.RandomResizedCrop',
         scale=28,
         crop_ratio_range=(0.6, 1.0),
         interpolation='bilinear',
@@ -20,9 +20,9 @@ train_pipeline = [
 ]
 
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='evamm.LoadImageFromFile'),
     # Digits are already this size; pictures from elsewhere are not.
-    dict(type='ResizeEdge', scale=28, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='evamm.ResizeEdge', scale=28, edge='short', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=28),
     dict(type='PackInputs'),
 ]

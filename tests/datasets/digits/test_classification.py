@@ -1,6 +1,7 @@
 import builtins
 import functools
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,16 @@ def test_interrupted_run_leaves_nothing_that_looks_complete(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         write_classification(tmp_path)
     assert len(written) == 30
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interruption_while_moving_into_place(tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, 'rename', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_classification(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
