@@ -2,11 +2,17 @@
 
 import importlib.metadata
 import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import evamm
 from evamm.compat import requirements
 from evamm.compat.requirements import require
+
+REPO = Path(__file__).resolve().parents[2]
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, installed: dict[str, str]) -> None:
@@ -51,3 +57,37 @@ def test_two_distributions_of_one_library_are_reported(monkeypatch: pytest.Monke
 
 def test_the_libraries_of_the_running_environment_are_accepted() -> None:
     require(*requirements._LIBRARIES)
+
+
+# What a user calls first, and the arguments without which it would stop before any import
+TOOLS = {
+    'train.py': [],
+    'test.py': [],
+    'test_robustness.py': [],
+    'infer.py': ['model', 'image'],
+    'visualization/browse_dataset.py': [],
+    'visualization/features.py': ['model', 'image'],
+}
+
+
+def run_without_mmengine(code: str) -> str:
+    """stderr of a process in which mmengine is not installed."""
+    command = [sys.executable, '-c', f"import sys; sys.modules['mmengine'] = None; {code}"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    return done.stderr
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_a_tool_says_what_to_install(tool: str) -> None:
+    argv = [f'tools/{tool}', *TOOLS[tool]]
+    stderr = run_without_mmengine(
+        f"sys.argv = {argv}; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    assert 'evamm needs mmengine, which is not installed: run `pip install' in stderr
+
+
+@pytest.mark.parametrize('name', sorted({*evamm.__all__} - {'__version__', 'list_models'}))
+def test_an_api_says_what_to_install_and_the_names_need_nothing(name: str) -> None:
+    stderr = run_without_mmengine(f'import evamm; evamm.list_models(); evamm.{name}')
+    assert 'evamm needs mmengine, which is not installed: run `pip install' in stderr

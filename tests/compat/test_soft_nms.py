@@ -64,12 +64,13 @@ def test_soft_nms_breaks_ties_like_the_compiled_operator() -> None:
     assert kept.tolist() == [4, 1, 2, 3, 0]
 
 
-def test_soft_nms_fills_a_dropped_place_with_the_last_box() -> None:
-    # Box 0 drops box 1; box 4 takes its place before boxes 2 and 3 of the same score.
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10],
-                          [60, 0, 70, 10]])  # fmt: skip
-    kept, _ = run(boxes, torch.tensor([0.9, 0.8, 0.5, 0.5, 0.5]), 'linear')
-    assert kept.tolist() == [0, 4, 2, 3]
+def test_soft_nms_fills_dropped_places_with_the_last_boxes() -> None:
+    # Box 0 drops 1 and 2, and 6 and then 5 take their places before 3 and 4 of the same score.
+    boxes = torch.tensor(
+        [[0.0, 0, 10, 10]] * 3 + [[20.0 * i, 0, 20 * i + 9, 10] for i in range(1, 5)]
+    )
+    kept, _ = run(boxes, torch.tensor([0.9, 0.8, 0.8, 0.5, 0.5, 0.5, 0.5]), 'linear')
+    assert kept.tolist() == [0, 6, 5, 3, 4]
 
 
 def test_soft_nms_without_boxes_and_without_area() -> None:
