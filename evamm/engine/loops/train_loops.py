@@ -1,8 +1,11 @@
 """Training loops that can be taken up at any iteration."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
+from mmengine.dist import get_world_size
+from mmengine.hooks import EMAHook
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from mmengine.runner import Runner
@@ -12,7 +15,10 @@ from torch.utils.data import DataLoader
 from evamm.datasets.samplers import TrainingData
 from evamm.registry import LOOPS
 
+from ..hooks import ValRNGHook
 from ..runner.rng_state import set_rng_state
+from .step_guard import StepGuard
+from ..stop_signals import StopSignals, ValidationInterrupted, WorkerInit
 
 
 class _ResumableLoop:
@@ -23,8 +29,10 @@ class _ResumableLoop:
     uninterrupted run takes after it.
     """
 
-    def _prepare(self, runner: Runner) -> None:
+    def _prepare(self, runner: Runner, max_skips: int | None, split_on_oom: bool) -> None:
         self.data = TrainingData(self.dataloader, runner.seed)
+        self.stop = StopSignals()
+        self.guard = StepGuard(runner, self.stop, max_skips, split_on_oom)
         self._place = (0, 0)
         self._rng_state = None
         # Iteration after which the last validation was run.
@@ -38,12 +46,14 @@ class _ResumableLoop:
             'data_batch': batch,
             'data_seed': self.data.seed,
             'validated_iter': self.validated_iter,
+            'skipped': self.guard.skipped,
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a place of :meth:`state_dict`."""
         self._place = (state['data_epoch'], state['data_batch'])
         self.validated_iter = state['validated_iter']
+        self.guard.skipped = state['skipped']
         if state['data_seed'] is not None:
             self.data.seed = state['data_seed']
 
@@ -60,13 +70,41 @@ class _ResumableLoop:
         """One iteration: hooks, forward, backward, optimizer."""
         runner = self.runner
         runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=data_batch)
-        outputs = runner.model.train_step(data_batch, optim_wrapper=runner.optim_wrapper)
+        outputs = self.guard.step(data_batch)
         epoch, batch = self._place
         self._place = (epoch, batch + 1)
         runner.call_hook(
             'after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
         )
         self._iter += 1
+        if get_world_size() == 1 or not self.guard.checks:
+            self.stop.share()
+        if self.stop.shared:
+            self._save_and_stop()
+
+    def run(self) -> nn.Module:
+        """Train to the end, or to the iteration in which a signal to stop arrives.
+
+        Raises:
+            SystemExit: After SIGTERM or SIGINT, when the state of the run is saved; its code is
+                128 + the number of the signal, as usual.
+        """
+        self.guard.attach()
+        loaders = [self.dataloader]
+        if self.runner.val_loop is not None:
+            loaders.append(self.runner.val_loop.dataloader)
+        for loader in loaders:
+            if isinstance(loader, DataLoader) and not isinstance(loader.worker_init_fn, WorkerInit):
+                loader.worker_init_fn = WorkerInit(loader.worker_init_fn)
+        with self.stop:
+            return self._run()
+
+    def _save_and_stop(self) -> None:
+        name = signal.Signals(self.stop.shared).name
+        self.runner.logger.warning(f'{name}: saving and stopping after iteration {self._iter}.')
+        path = self.runner.save_interrupted()
+        self.runner.logger.warning(f'The state of the run is in {path}; resume goes on from it.')
+        raise SystemExit(128 + self.stop.shared)
 
     def _validate(self, position: int, last: int) -> None:
         """Validate if the interval says so, unless the resumed run had done it."""
@@ -77,15 +115,34 @@ class _ResumableLoop:
             and (position % self.val_interval == 0 or position == last)
             and self.validated_iter != self._iter
         ):
-            self.runner.val_loop.run()
+            try:
+                self.runner.val_loop.run()
+            except ValidationInterrupted:
+                self._leave_validation()
+                self.stop.share()
+                self._save_and_stop()
             self.validated_iter = self._iter
+            if get_world_size() == 1:
+                self.stop.share()
+                if self.stop.shared:
+                    self._save_and_stop()
+
+    def _leave_validation(self) -> None:
+        """Put the weights and generators of training back."""
+        for hook in self.runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.after_val_epoch(self.runner, None)
+            elif isinstance(hook, ValRNGHook):
+                hook.restore()
+        self.runner.message_hub.update_info('loop_stage', 'train')
 
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(_ResumableLoop, _EpochBasedTrainLoop):
     """mmengine's loop, with a resume that is exact at every iteration.
 
-    Arguments are those of :class:`mmengine.runner.EpochBasedTrainLoop`. A resumed epoch begins at
+    ``max_skips`` and ``split_on_oom`` are explained at :class:`StepGuard`; the other arguments are
+    those of :class:`mmengine.runner.EpochBasedTrainLoop`. A resumed epoch begins at
     the batch after the last one; batches before it are not loaded. A validation that was due
     between the checkpoint and the interruption is made up for.
     """
@@ -98,19 +155,20 @@ class EpochBasedTrainLoop(_ResumableLoop, _EpochBasedTrainLoop):
         val_begin: int = 1,
         val_interval: int = 1,
         dynamic_intervals: list[tuple[int, int]] | None = None,
+        max_skips: int | None = 10,
+        split_on_oom: bool = False,
     ) -> None:
         super().__init__(
             runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals
         )
-        self._prepare(runner)
+        self._prepare(runner, max_skips, split_on_oom)
 
     def resume_at(self, epoch: int, iteration: int) -> None:
         """Go on after ``epoch`` epochs and ``iteration`` iterations."""
         self._epoch, self._iter = epoch, iteration
         self._place = (epoch, max(0, iteration - epoch * len(self.dataloader)))
 
-    def run(self) -> nn.Module:
-        """Train to the end."""
+    def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         if self._place[1] == 0:  # between two epochs
             self._set_rng_state()
@@ -140,7 +198,8 @@ class EpochBasedTrainLoop(_ResumableLoop, _EpochBasedTrainLoop):
 class IterBasedTrainLoop(_ResumableLoop, _IterBasedTrainLoop):
     """mmengine's loop, with a resume that is exact and loads no past batch.
 
-    Arguments are those of :class:`mmengine.runner.IterBasedTrainLoop`. A finite sampler is started
+    ``max_skips`` and ``split_on_oom`` are explained at :class:`StepGuard`; the other arguments are
+    those of :class:`mmengine.runner.IterBasedTrainLoop`. A finite sampler is started
     again after its end with the next epoch's order.
     """
 
@@ -152,11 +211,13 @@ class IterBasedTrainLoop(_ResumableLoop, _IterBasedTrainLoop):
         val_begin: int = 1,
         val_interval: int = 1000,
         dynamic_intervals: list[tuple[int, int]] | None = None,
+        max_skips: int | None = 10,
+        split_on_oom: bool = False,
     ) -> None:
         super().__init__(runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
         # Some versions of mmengine start their iterator, and with it the workers, at once.
         self.dataloader_iterator = None
-        self._prepare(runner)
+        self._prepare(runner, max_skips, split_on_oom)
 
     def resume_at(self, epoch: int, iteration: int) -> None:
         """Go on after ``iteration`` iterations; ``epoch`` is always 0 here."""
@@ -165,8 +226,7 @@ class IterBasedTrainLoop(_ResumableLoop, _IterBasedTrainLoop):
         infinite = hasattr(self.data.sampler, '_indices_of_rank')
         self._place = (0, iteration) if infinite else divmod(iteration, len(self.dataloader))
 
-    def run(self) -> nn.Module:
-        """Train to the end."""
+    def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self._set_rng_state()

@@ -2,21 +2,26 @@
 
 import copy
 import os
+from collections.abc import Callable
 
 import torch
 from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
 from mmengine.fileio import join_path
+from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
-from evamm.checkpoints import load_checkpoint, write_checkpoint
+from evamm.checkpoints import CheckpointError, load_checkpoint, write_checkpoint
+from evamm.checkpoints.writing import remove_stale_files
 from evamm.registry import RUNNERS
 
+from ..strategies import compile_blocks, is_sharded
 from . import training_state
-from .find_checkpoint import newest_good_checkpoint, read_training_checkpoint
+from .background_writer import BackgroundWriter
+from .find_checkpoint import INTERRUPTED, newest_good_checkpoint, read_training_checkpoint
 
 
 @RUNNERS.register_module()
@@ -31,10 +36,21 @@ class EVARunner(Runner):
     - ``resume`` goes on with the newest checkpoint of the work folder that can be read, and with
       the random number generators of that moment.
     - ``auto_scale_lr`` counts gradient accumulation.
+    - ``compile=True``, or a dict of arguments of
+      :func:`evamm.engine.strategies.compile_blocks`, compiles each kind of block once.
+    - ``model_wrapper_cfg=dict(type='evamm.FSDP2')`` shards the model over all processes.
     - Several processes run on CPUs too (gloo), for tests and small machines.
 
     Everything else is :class:`mmengine.runner.Runner`.
     """
+
+    async_save = False
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self._writer = BackgroundWriter()
+        # Iteration and path of the newest checkpoint that a run can be resumed from.
+        self._last_saved = (None, '')
+        super().__init__(*args, **kwargs)
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up processes and seeds; mmengine's own start of a process group needs CUDA."""
@@ -44,7 +60,11 @@ class EVARunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Move the model to its device and wrap it; a model on the CPU gets no device ids."""
-        if self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
+        if self.distributed and (model_wrapper_cfg or {}).get('type') == 'evamm.FSDP2':
+            # Before sharding: the same random numbers as with one process, whole files to read.
+            if self._train_loop is not None and hasattr(model, 'init_weights'):
+                model.init_weights()
+        elif self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
             model_wrapper_cfg = {
                 'type': 'MMDistributedDataParallel',
                 'broadcast_buffers': False,
@@ -53,6 +73,22 @@ class EVARunner(Runner):
                 'device_ids': None,
             }
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def _init_model_weights(self) -> None:
+        """Draw or load the first weights; a sharded model got them before."""
+        if not is_sharded(training_state.bare_model(self)):
+            super()._init_model_weights()
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the blocks of the model if the key ``compile`` says so.
+
+        mmengine compiles whole training steps, preprocessing and loss parsing included.
+        """
+        options = self.cfg.get('compile')
+        if options is True:
+            options = {}
+        if isinstance(options, dict):
+            compile_blocks(training_state.bare_model(self), **options)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Register mmengine's default hooks and the one that shields training from validation."""
@@ -81,6 +117,8 @@ class EVARunner(Runner):
         """Load or resume as ``load_from`` and ``resume`` say, once."""
         if self._has_loaded:
             return
+        if is_main_process() and os.path.isdir(self.work_dir):
+            remove_stale_files(self.work_dir)
         if self._resume:
             filename = self._load_from or self._newest_checkpoint()
             if filename is not None:
@@ -182,11 +220,59 @@ class EVARunner(Runner):
             meta=meta,
             save_optimizer=save_optimizer,
             save_param_scheduler=save_param_scheduler,
+            # What is written later must not change before.
+            copy_tensors=self.async_save,
         )
+        path = join_path(out_dir, filename, backend_args=backend_args)
         if is_main_process():
-            path = join_path(out_dir, filename, backend_args=backend_args)
             os.makedirs(out_dir, exist_ok=True)
-            write_checkpoint(checkpoint, path)
+            if self.async_save:
+                self._writer.write(checkpoint, path)
+            else:
+                write_checkpoint(checkpoint, path)
+        if save_optimizer and save_param_scheduler:
+            self._last_saved = (meta['iter'], path)
+
+    def when_saved(self, action: Callable[[], None]) -> None:
+        """Do something once the last checkpoint is complete; without ``async_save``, now."""
+        self._writer.when_written(action)
+
+    def wait_for_saves(self) -> None:
+        """Wait until no checkpoint is being written any more.
+
+        Raises:
+            CheckpointError: The last one could not be written.
+        """
+        self._writer.wait()
+
+    def save_interrupted(self) -> str:
+        """Save a run that stops between two iterations, unless this was done already.
+
+        Returns:
+            The file to resume from.
+        """
+        done, path = self._last_saved
+        if done != self.iter:
+            hook = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
+            folder = getattr(hook, 'out_dir', None) or self.work_dir
+            name = INTERRUPTED.format(self.iter)
+            self.save_checkpoint(folder, name, meta={'epoch': self.epoch, 'iter': self.iter})
+            path = self._last_saved[1]
+        self.wait_for_saves()
+        return path
+
+    def train(self) -> nn.Module:
+        """Train; checkpoints are complete when this returns or raises."""
+        try:
+            model = super().train()
+        except BaseException as error:
+            try:
+                self.wait_for_saves()
+            except CheckpointError as failed:
+                error.add_note(f'Also: {failed}') if hasattr(error, 'add_note') else None
+            raise
+        self.wait_for_saves()
+        return model
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the rates by total batch / ``base_batch_size``, if ``enable`` is set.

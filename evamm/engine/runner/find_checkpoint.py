@@ -8,6 +8,8 @@ from mmengine.logging import print_log
 
 from evamm.checkpoints import CheckpointError, read_object
 
+# Checkpoint of a run that a signal has stopped, by iteration.
+INTERRUPTED = 'interrupted_{}.pth'
 _NUMBERED = re.compile(r'^(?P<stem>.*?)(?P<number>\d+)\.pth$')
 
 
@@ -34,9 +36,10 @@ def _candidates(work_dir: Path) -> list[Path]:
     """
     folders = {work_dir}
     pointer = work_dir / 'last_checkpoint'
-    if pointer.is_file():
-        # CheckpointHook(out_dir=...) writes elsewhere and leaves a pointer here.
-        folders.add(Path(pointer.read_text().strip()).parent)
+    # CheckpointHook(out_dir=...) writes elsewhere and leaves a pointer here, which is empty after
+    # a crash at the wrong moment.
+    if pointer.is_file() and (target := pointer.read_text().strip()):
+        folders.add(Path(target).parent)
     found = []
     for folder in folders:
         for path in folder.glob('*.pth'):

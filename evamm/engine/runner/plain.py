@@ -16,7 +16,7 @@ class _NotPlain(TypeError):
     pass
 
 
-def _convert(value: object) -> object:
+def _convert(value: object, copy: bool = False) -> object:
     if isinstance(value, HistoryBuffer):
         log, count = (torch.from_numpy(np.asarray(a, dtype=np.float64)) for a in value.data)
         return {_HISTORY: value.max_length, 'log': log, 'count': count}
@@ -25,29 +25,32 @@ def _convert(value: object) -> object:
     if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
         return torch.from_numpy(value.copy())
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
+        return value.detach().to('cpu', copy=copy)
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
-        return {_convert(key): _convert(item) for key, item in value.items()}
+        return {_convert(key): _convert(item, copy) for key, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(map(_convert, value))
+        return tuple(_convert(item, copy) for item in value)
     if isinstance(value, list):
-        return list(map(_convert, value))
+        return [_convert(item, copy) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(map(_convert, value))
+        return sorted(_convert(item, copy) for item in value)
     if type(value) in _ATOMS:
         return value
     raise _NotPlain(type(value).__name__)
 
 
-def to_plain(values: Mapping, *, what: str, strict: bool = False) -> dict:
+def to_plain(
+    values: Mapping, *, what: str, strict: bool = False, copy: bool = False
+) -> dict:
     """A copy of ``values`` on the CPU in which every leaf is a tensor or a plain value.
 
     Args:
         values: What to convert.
         what: Name of ``values`` in messages.
         strict: Fail at a value of another type, instead of leaving it out with a warning.
+        copy: Share no memory with ``values``.
 
     Raises:
         TypeError: A value of another type, if ``strict``.
@@ -55,7 +58,7 @@ def to_plain(values: Mapping, *, what: str, strict: bool = False) -> dict:
     plain = {}
     for key, value in values.items():
         try:
-            plain[key] = _convert(value)
+            plain[key] = _convert(value, copy)
         except _NotPlain as error:
             message = (
                 f'{what}[{key!r}] holds a {error}; checkpoints hold only tensors and plain '

@@ -10,7 +10,9 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from ..strategies.sharding import gather, is_sharded, restore_gradients, shard_optimizer_state
 from .plain import history_from_plain, history_to_plain, to_plain
 from .rng_state import get_rng_state, set_rng_state
 
@@ -21,7 +23,12 @@ def bare_model(runner: Runner) -> nn.Module:
 
 
 def collect(
-    runner: Runner, *, meta: dict, save_optimizer: bool, save_param_scheduler: bool
+    runner: Runner,
+    *,
+    meta: dict,
+    save_optimizer: bool,
+    save_param_scheduler: bool,
+    copy_tensors: bool = False,
 ) -> dict:
     """Everything a run needs to go on, as tensors on the CPU and plain values.
 
@@ -32,6 +39,7 @@ def collect(
         meta: Entries for ``meta``, at least ``epoch`` and ``iter``.
         save_optimizer: Include the optimizer, the loss scaler and the generators.
         save_param_scheduler: Include the schedules.
+        copy_tensors: Share no memory with the run.
     """
     dataset = runner.train_dataloader.dataset
     checkpoint = {
@@ -54,7 +62,9 @@ def collect(
         checkpoint['optimizer'] = runner.optim_wrapper.state_dict()
         checkpoint['rng'] = all_gather_object(get_rng_state())
         gradients = _open_gradients(runner)
-        if gradients:
+        if gradients and is_sharded(bare_model(runner)):
+            checkpoint['gradients'] = [gradients] * get_world_size()  # reduced already
+        elif gradients:
             checkpoint['gradients'] = all_gather_object(gradients)
         buffers = all_gather_object(_buffers(runner))
         if len(buffers) > 1 and any(map(len, buffers)):
@@ -67,9 +77,11 @@ def collect(
             runner.param_schedulers, lambda scheduler: scheduler.state_dict()
         )
     runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+    # After the hooks, which may have something left to log.
+    checkpoint['message_hub'] = history_to_plain(runner.message_hub.state_dict())
     # After the hooks, which may have values to add to the history.
     checkpoint['message_hub'] = history_to_plain(runner.message_hub.state_dict())
-    return to_plain(checkpoint, what='checkpoint', strict=True)
+    return to_plain(gather(checkpoint), what='checkpoint', strict=True, copy=copy_tensors)
 
 
 def restore(
@@ -94,7 +106,8 @@ def restore(
     if resume_optimizer and 'optimizer' in checkpoint:
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         # A copy: the tensors of a file that was read are mapped to it.
-        runner.optim_wrapper.load_state_dict(copy.deepcopy(checkpoint['optimizer']))
+        state = copy.deepcopy(checkpoint['optimizer'])
+        runner.optim_wrapper.load_state_dict(shard_optimizer_state(runner.optim_wrapper, state))
     if resume_param_scheduler and 'param_schedulers' in checkpoint:
         runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
         states = iter(_flatten(checkpoint['param_schedulers']))
@@ -109,7 +122,7 @@ def restore(
 def _open_gradients(runner: Runner) -> dict:
     """Gradients of this process that wait for an optimizer step; by name."""
     return {
-        name: param.grad.detach().cpu()
+        name: param.grad.detach() if isinstance(param.grad, DTensor) else param.grad.detach().cpu()
         for name, param in bare_model(runner).named_parameters()
         if param.grad is not None
     }
@@ -130,6 +143,9 @@ def _resume_buffers(runner: Runner, buffers: list | None) -> None:
 def _resume_gradients(runner: Runner, gradients: list | None) -> None:
     """Put the sums of an unfinished accumulation back."""
     if gradients is None:
+        return
+    if is_sharded(bare_model(runner)):
+        restore_gradients(bare_model(runner), gradients)
         return
     if len(gradients) != get_world_size():
         print_log(
