@@ -35,7 +35,7 @@ TRANSFORMS = _node(root.TRANSFORMS, 'evamm.datasets')
 
 # Models
 MODELS = _node(root.MODELS, 'evamm.models')
-MODEL_WRAPPERS = _node(root.MODEL_WRAPPERS, 'evamm.models')
+MODEL_WRAPPERS = _node(root.MODEL_WRAPPERS, 'evamm.engine')
 WEIGHT_INITIALIZERS = _node(root.WEIGHT_INITIALIZERS, 'evamm.models')
 TASK_UTILS = _node(root.TASK_UTILS, 'evamm.models')
 FUNCTIONS = _node(root.FUNCTIONS, 'evamm.models')

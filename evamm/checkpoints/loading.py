@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .dialects import canonicalize, find_trunk_prefix
 from .errors import CheckpointError, abbreviate
@@ -68,12 +69,21 @@ def load_checkpoint(
         raise CheckpointError(f'{path.path or "checkpoint"}: {error}') from error
     with torch.no_grad():
         for name, value in fitted.items():
-            target[name].copy_(value)
+            target[name].copy_(_as_target(value, target[name]))
     report.path, report.source, report.meta = path.path, path.source, path.meta
     report.dialect = canonical.dialect
     report.dropped = canonical.dropped + report.dropped
     report.renamed += canonical.renamed
     return report
+
+
+def _as_target(value: Tensor, target: Tensor) -> Tensor:
+    """The part of a tensor that a sharded model keeps in this process."""
+    if not isinstance(target, DTensor):
+        return value
+    return distribute_tensor(
+        value.to(target.device), target.device_mesh, target.placements, src_data_rank=None
+    )
 
 
 def _patch_grid(model: nn.Module, target: dict[str, Tensor]) -> tuple[int, int] | None:

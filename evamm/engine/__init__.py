@@ -1,18 +1,28 @@
 """Runner, hooks, optimizers and schedules."""
 
 from .flop_meter import FlopMeter
-from .hooks import CheckpointHook, EMAHook, RuntimeInfoHook, ThroughputHook, ValRNGHook
+from .hooks import (
+    CheckpointHook,
+    CompileBlocksHook,
+    EMAHook,
+    RuntimeInfoHook,
+    ThroughputHook,
+    ValRNGHook,
+)
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optimizers import AmpOptimWrapper, LayerDecayOptimWrapperConstructor
 from .runner import EVARunner
 from .schedulers import WarmupCosineLR
+from .strategies import FSDP2
 
 __all__ = [
     'AmpOptimWrapper',
     'CheckpointHook',
+    'CompileBlocksHook',
     'EMAHook',
     'EVARunner',
     'EpochBasedTrainLoop',
+    'FSDP2',
     'FlopMeter',
     'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',

@@ -1,0 +1,298 @@
+"""Runs of a tiny EVA classifier in one and in two processes, for test_distributed.py.
+
+All checks run in one start of the processes, because starting takes longer than checking. Results
+go to a file as {name: None or the text of the error}.
+"""
+
+import copy
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+import evamm.registry  # noqa: F401
+from evamm.engine import FSDP2, EVARunner
+
+EPOCHS, PER_EPOCH, TOTAL_BATCH = 2, 3, 4
+
+
+@DATASETS.register_module()
+class TinyImages(torch.utils.data.Dataset):
+    """Noise with a class; sample i is the same everywhere."""
+
+    def __len__(self):
+        return PER_EPOCH * TOTAL_BATCH
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return {
+            'inputs': torch.randn(3, 16, 16, generator=generator),
+            'labels': torch.tensor(index % 3),
+        }
+
+
+@MODELS.register_module()
+class TinyClassifier(BaseModel):
+    def __init__(self, with_cp=False, freeze=True):
+        super().__init__()
+        self.backbone = MODELS.build(
+            {
+                'type': 'evamm.EVAViT',
+                'arch': {'embed_dims': 16, 'depth': 2, 'num_heads': 2},
+                'img_size': 16,
+                'patch_size': 8,
+                'freeze_patch_embed': freeze,
+                'with_cp': with_cp,
+            }
+        )
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, inputs, labels, mode='tensor'):
+        logits = self.head(self.backbone(inputs)[-1])
+        if mode == 'loss':
+            return {'loss': nn.functional.cross_entropy(logits, labels)}
+        return list(logits)
+
+
+class Losses(Hook):
+    def __init__(self):
+        self.values = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        loss = outputs['loss'].detach().clone()
+        if get_world_size() > 1:
+            torch.distributed.all_reduce(loss)
+        self.values.append(loss.item() / get_world_size())
+
+
+def config(work_dir, processes, **overrides):
+    cfg = {
+        'model': {'type': 'TinyClassifier'},
+        'work_dir': str(work_dir),
+        'train_dataloader': {
+            'batch_size': TOTAL_BATCH // processes,
+            'num_workers': 0,
+            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+            'collate_fn': {'type': 'default_collate'},
+            'dataset': {'type': 'TinyImages'},
+        },
+        'train_cfg': {'by_epoch': True, 'max_epochs': EPOCHS},
+        'optim_wrapper': {
+            'type': 'evamm.AmpOptimWrapper',
+            'constructor': 'evamm.LayerDecayOptimWrapperConstructor',
+            'paramwise_cfg': {'layer_decay_rate': 0.8},
+            'optimizer': {'type': 'AdamW', 'lr': 1e-3, 'weight_decay': 0.05},
+            'clip_grad': {'max_norm': 0.5},
+        },
+        'default_hooks': {
+            'checkpoint': {'type': 'evamm.CheckpointHook', 'interval': 1},
+            'logger': {'type': 'LoggerHook', 'interval': 3},
+            'throughput': {'type': 'evamm.ThroughputHook', 'matmul_tflops': 1},
+        },
+        'custom_hooks': [{'type': 'evamm.EMAHook', 'momentum': 0.1}],
+        'env_cfg': {'dist_cfg': {'backend': 'gloo'}},
+        'randomness': {'seed': 3},
+        'launcher': 'none' if processes == 1 else 'pytorch',
+        'log_level': 'ERROR',
+    }
+    cfg.update(overrides)
+    return cfg
+
+
+def build(cfg, name):
+    EVARunner._log_env = lambda self, env_cfg: None
+    runner = EVARunner.from_cfg({**copy.deepcopy(cfg), 'experiment_name': name})
+    losses = Losses()
+    runner.register_hook(losses)
+    return runner, losses
+
+
+def weights(runner):
+    """Whole weights, the same on all processes."""
+    model = runner.model.module if get_world_size() > 1 else runner.model
+    return {
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
+        for name, value in model.state_dict().items()
+    }
+
+
+def assert_close(found, expected, tolerance=1e-6):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        difference = (found[name].float() - value.float()).abs().max().item()
+        assert difference <= tolerance, f'{name} differs by {difference:.3g}'
+
+
+CHECKS = (
+    'ddp_equals_one_process',
+    'fsdp_equals_one_process',
+    'fsdp_writes_the_file_of_one_process',
+    'fsdp_resumes_where_one_process_stopped',
+    'fsdp_accumulates_and_resumes_inside_a_window',
+    'fsdp_loads_weights_of_any_dialect',
+    'one_process_resumes_where_fsdp_stopped',
+)
+
+
+class Checks:
+    def __init__(self, root):
+        self.root = root
+        self.single = torch.load(root / 'single.pth', weights_only=True)
+
+    def compare(self, runner, losses):
+        assert_close(weights(runner), self.single['weights'])
+        for found, expected in zip(losses.values, self.single['losses'], strict=True):
+            assert abs(found - expected) < 1e-6, (found, expected)
+
+    def ddp_equals_one_process(self):
+        runner, losses = build(config(self.root / 'ddp', 2), 'ddp')
+        runner.train()
+        assert type(runner.model).__name__ == 'MMDistributedDataParallel'
+        self.compare(runner, losses)
+        norms = runner.message_hub.get_scalar('train/grad_norm').data[0]
+        assert abs(norms - self.single['norms'].numpy()).max() < 1e-5
+
+    def fsdp_equals_one_process(self):
+        """Layer decay, frozen parts, clipping, EMA, checkpointing and compilation included."""
+        cfg = config(
+            self.root / 'fsdp',
+            2,
+            model={'type': 'TinyClassifier', 'with_cp': True},
+            model_wrapper_cfg={'type': 'evamm.FSDP2'},
+            compile={'backend': 'aot_eager'},
+        )
+        runner, losses = build(cfg, 'fsdp')
+        assert isinstance(runner.model, FSDP2)
+        block = runner.model.module.backbone.blocks[0]
+        whole = block.mlp.w3.weight
+        assert isinstance(whole, DTensor) and whole.to_local().numel() * 2 == whole.numel()
+        runner.train()
+        self.compare(runner, losses)
+        norms = runner.message_hub.get_scalar('train/grad_norm').data[0]
+        assert abs(norms - self.single['norms'].numpy()).max() < 1e-5
+        hub = runner.message_hub.log_scalars
+        assert hub['train/hfu'].current() > 1.3 * hub['train/mfu'].current()
+
+    def fsdp_writes_the_file_of_one_process(self):
+        found = torch.load(self.root / 'fsdp' / 'epoch_2.pth', weights_only=True)
+        for part in ('state_dict', 'ema_state_dict'):
+            expected = self.single['checkpoint'][part]
+            assert_close(found[part], expected)
+        expected = self.single['checkpoint']['optimizer']
+        for index, state in expected['state'].items():
+            assert_close(found['optimizer']['state'][index], state)
+
+    def fsdp_resumes_where_one_process_stopped(self):
+        cfg = config(
+            self.root / 'resumed',
+            2,
+            model_wrapper_cfg={'type': 'evamm.FSDP2'},
+            load_from=str(self.root / 'single' / 'epoch_1.pth'),
+            resume=True,
+        )
+        runner, losses = build(cfg, 'resumed')
+        runner.train()
+        assert len(losses.values) == PER_EPOCH
+        assert_close(weights(runner), self.single['weights'])
+
+    def fsdp_accumulates_and_resumes_inside_a_window(self):
+        optim_wrapper = config(self.root, 2)['optim_wrapper']
+        options = {
+            'optim_wrapper': {**optim_wrapper, 'accumulative_counts': 4},
+            'default_hooks': {
+                'checkpoint': {'type': 'evamm.CheckpointHook', 'interval': 2, 'by_epoch': False}
+            },
+            'model_wrapper_cfg': {'type': 'evamm.FSDP2'},
+        }
+        whole, _ = build(config(self.root / 'window', 2, **options), 'window')
+        whole.train()
+        resumed, _ = build(
+            config(
+                self.root / 'window2',
+                2,
+                **options,
+                load_from=str(self.root / 'window' / 'iter_2.pth'),
+                resume=True,
+            ),
+            'window2',
+        )
+        resumed.train()
+        assert_close(weights(resumed), weights(whole), tolerance=0)
+
+    def fsdp_loads_weights_of_any_dialect(self):
+        cfg = config(
+            self.root / 'loaded',
+            2,
+            model_wrapper_cfg={'type': 'evamm.FSDP2'},
+            load_from=str(self.root / 'single' / 'epoch_2.pth'),
+            load_options={'prefer_ema': False},
+        )
+        runner, _ = build(cfg, 'loaded')
+        runner.load_or_resume()
+        assert_close(weights(runner), self.single['weights'], tolerance=0)
+
+
+def train_alone(root):
+    runner, losses = build(config(root / 'single', 1), 'single')
+    runner.train()
+    norms = torch.from_numpy(runner.message_hub.get_scalar('train/grad_norm').data[0])
+    checkpoint = torch.load(root / 'single' / 'epoch_2.pth', weights_only=True)
+    torch.save(
+        {
+            'weights': weights(runner),
+            'losses': losses.values,
+            'norms': norms,
+            'checkpoint': {
+                key: checkpoint[key] for key in ('state_dict', 'ema_state_dict', 'optimizer')
+            },
+        },
+        root / 'single.pth',
+    )
+    MessageHub._instance_dict.clear()
+    MMLogger._instance_dict.clear()
+
+
+def one_process_resumes_where_fsdp_stopped(root):
+    single = torch.load(root / 'single.pth', weights_only=True)
+    cfg = config(root / 'back', 1, load_from=str(root / 'fsdp' / 'epoch_1.pth'), resume=True)
+    runner, _ = build(cfg, 'back')
+    runner.train()
+    assert_close(weights(runner), single['weights'])
+
+
+def main():
+    root = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    if os.environ['RANK'] == '0':
+        train_alone(root)
+    torch.distributed.init_process_group('gloo')
+    checks = Checks(root)
+    results = {}
+    for name in CHECKS[:-1]:
+        results[name] = run(getattr(checks, name))
+    torch.distributed.destroy_process_group()
+    if os.environ['RANK'] == '0':
+        results[CHECKS[-1]] = run(lambda: one_process_resumes_where_fsdp_stopped(root))
+    (root / f'results{os.environ["RANK"]}.json').write_text(json.dumps(results))
+
+
+def run(check):
+    try:
+        check()
+    except Exception:
+        return traceback.format_exc()
+    return None
+
+
+if __name__ == '__main__':
+    main()
