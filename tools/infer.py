@@ -88,9 +88,6 @@ def main() -> int:
         print('error: --topk and --batch-size must be at least 1', file=sys.stderr)
         return 2
 
-    from evamm import compat
-
-    compat.install()
     from evamm.apis import ImageClassificationInferencer
     from evamm.checkpoints import CheckpointError
     from evamm.visualization.predictions import picture_paths

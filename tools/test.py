@@ -17,7 +17,7 @@ except ModuleNotFoundError:
 
 from evamm import compat
 
-compat.install()
+compat.require('torch', 'mmengine', 'mmcv')
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process

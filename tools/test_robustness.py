@@ -20,7 +20,7 @@ except ModuleNotFoundError:
 
 from evamm import compat
 
-compat.install()
+compat.require('torch', 'mmengine', 'mmcv')
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process

@@ -15,7 +15,7 @@ except ModuleNotFoundError:
 
 from evamm import compat
 
-compat.install()
+compat.require('torch', 'mmengine', 'mmcv')
 
 from mmengine.config import Config
 

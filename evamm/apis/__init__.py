@@ -1,6 +1,10 @@
 """Model names, building and inference. Names are loaded when they are first touched."""
 
+from functools import cache
 from importlib import import_module
+from types import ModuleType
+
+from evamm import compat
 
 _HOME = {
     'FeatureExtractor': 'features',
@@ -15,9 +19,16 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 
+@cache
+def _load(home: str) -> ModuleType:
+    if home != 'model_index':  # the names alone need none of these
+        compat.require('torch', 'mmengine', 'mmcv', 'mmpretrain')
+    return import_module(f'{__name__}.{home}')
+
+
 def __getattr__(name: str) -> object:
     if name in _HOME:
-        return getattr(import_module(f'{__name__}.{_HOME[name]}'), name)
+        return getattr(_load(_HOME[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

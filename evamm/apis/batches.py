@@ -12,11 +12,6 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 
-from evamm import compat
-
-compat.install()
-compat.require('mmpretrain')
-
 
 @dataclass(frozen=True)
 class PictureBatch:

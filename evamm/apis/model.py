@@ -14,14 +14,10 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 
-from evamm import compat
 from evamm.apis.config import load_config
 from evamm.apis.model_index import ModelEntry, entry_of_weights
 from evamm.apis.transforms import set_img_size
 from evamm.checkpoints import load_checkpoint
-
-compat.install()
-compat.require('mmpretrain')
 
 
 def get_model(

@@ -8,12 +8,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 
-from evamm import compat
 from evamm.apis.config import load_config
 from evamm.apis.images import ImageInput, ImageSource, load_image
-
-compat.install()
-compat.require('mmpretrain')
 
 LOADING_TRANSFORMS = tuple(
     f'{scope}LoadImageFromFile' for scope in ('', 'evamm.', 'mmpretrain.', 'mmcv.')

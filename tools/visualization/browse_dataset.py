@@ -42,11 +42,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    args = parse_args()
-
     from evamm import compat
 
-    compat.install()
+    compat.require('torch', 'mmengine', 'mmcv', 'mmpretrain')
+    args = parse_args()
+
     from mmengine.config import Config
 
     from evamm.apis.batches import take_batch

@@ -42,7 +42,7 @@ def main() -> int:
 
     from evamm import compat
 
-    compat.install()
+    compat.require('torch', 'mmengine', 'mmcv', 'mmpretrain')
     import torch
 
     from evamm.apis.batches import to_picture
