@@ -166,7 +166,8 @@ Try next:
   python tools/infer.py {config} YOUR_IMAGE --checkpoint {checkpoint}
   python tools/train.py {config} --cfg-options model.backbone.drop_path_rate=0.1
   python tools/train.py configs/eva02/eva02_tiny_p14_8xb16_in1k.py   (needs ImageNet)
-  docs/en/configs.md             how configs work, and your own images in ten lines
+  docs/en/custom_dataset.md      your own images, in ten lines
+  docs/en/configs.md             how configs work
   docs/en/model_zoo.md           the released EVA models, ready to use by name""")
 
 
