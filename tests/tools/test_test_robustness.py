@@ -53,8 +53,6 @@ test_dataloader = dict(
 )
 test_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_cfg = dict()
-env_cfg = dict(dist_cfg=dict(backend='gloo'))
-model_wrapper_cfg = dict(type='MMDistributedDataParallel')
 """
 
 # Right top-1, right top-5 and number of images per set; odd numbers need padding on 2 processes.
@@ -235,21 +233,10 @@ def call(world, tmp_path, monkeypatch, capsys):
     return run
 
 
-# mmengine's own start of several processes asks for a GPU, so the test starts them.
-WORKER = """
-import runpy, sys
-import torch.distributed
-torch.distributed.init_process_group('gloo')
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name='__main__')
-"""
-
-
 def test_all_sets_on_two_processes(world, tmp_path):
     out = tmp_path / 'result.json'
-    (tmp_path / 'worker.py').write_text(WORKER)
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2', '--standalone']
-    command += ['worker.py', TOOL, world.config, world.checkpoint, '--data-root', world.data]
+    command += [TOOL, world.config, world.checkpoint, '--data-root', world.data]
     command += ['--partial', '--launcher', 'pytorch', '--work-dir', tmp_path / 'work']
     command += ['--out', out, '--name', 'Tiny']
     done = subprocess.run(
@@ -362,3 +349,18 @@ def test_docs_name_every_set_and_folder():
         if name != 'imagenet':
             base = Config.fromfile(REPO / f'configs/_base_/datasets/robustness_{name}.py')
             assert f'`{Path(base.test_dataloader.dataset.data_root).name}`' in row
+
+
+def test_border_is_cut_right_after_loading(world, monkeypatch):
+    tool = load_tool(TOOL)
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), 'config', 'checkpoint', '--crop-border', '2'])
+    args = tool.parse_args()
+    cfg = Config.fromfile(world.config)
+    steps = {
+        name: [step['type'] for step in pipeline]
+        for name in ('objectnet', 'imagenet_v2')
+        for pipeline in [tool.set_config(cfg, name, args).test_dataloader.dataset.pipeline]
+    }
+    assert steps['objectnet'][1] == 'evamm.CropBorder'
+    assert 'Load' in steps['objectnet'][0]
+    assert steps['imagenet_v2'] == [step for step in steps['objectnet'] if 'Border' not in step]
