@@ -54,7 +54,7 @@ def test_training_pipeline_is_the_official_one(name):
                 interpolation='bicubic',
             ),
         ),
-        dict(type='PackInputs'),
+        dict(type='evamm.PackInputs'),
     ]
 
 
@@ -66,9 +66,9 @@ def test_test_pipeline_is_the_official_one(name):
     for loader in filter(None, loaders):
         assert loader.dataset.pipeline == [
             LOAD,
-            dict(type='ResizeEdge', scale=size, edge='short', **PILLOW),
+            dict(type='evamm.ResizeEdge', scale=size, **PILLOW),
             dict(type='CenterCrop', crop_size=size),
-            dict(type='PackInputs'),
+            dict(type='evamm.PackInputs'),
         ]
 
 
@@ -135,7 +135,7 @@ def test_pipelines_fit_the_model(path):
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
         if loader
         for step in loader.dataset.pipeline
-        if step.type in ('CenterCrop', 'evamm.RandomResizedCrop', 'ResizeEdge')
+        if step.type in ('CenterCrop', 'evamm.RandomResizedCrop', 'evamm.ResizeEdge')
     ]
     assert set(crops) == {size} and len(crops) >= 2
 
