@@ -3,6 +3,7 @@
 import copy
 import functools
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from torch.utils.data import Dataset
 
 import evamm.registry  # noqa: F401
 from evamm.engine import EVARunner
+
+# For the modules that several tests share.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @DATASETS.register_module()

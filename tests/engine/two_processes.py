@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import conftest  # noqa: F401  the toy model, data and metric
 import pytest
-import test_exact_resume
+from exact_runs import Crash, scramble
 from mmengine.logging import MessageHub
 
 from evamm.engine import EVARunner
@@ -26,9 +26,9 @@ def main():
     cfg['launcher'] = 'pytorch'
     stop = {'type': 'CrashHook', 'iteration': 7}
     train(cfg, 'whole', work_dir=cfg['work_dir'] + '_whole')
-    with pytest.raises(test_exact_resume.Crash):
+    with pytest.raises(Crash):
         train(cfg, 'stopped', custom_hooks=[*cfg['custom_hooks'], stop])
-    test_exact_resume.scramble()
+    scramble()
     train(cfg, 'resumed', resume=True)
 
 
