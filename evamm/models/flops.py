@@ -25,6 +25,7 @@ def count_macs(
     img_size: int | Sequence[int],
     patch_size: int | None = None,
     *,
+    in_channels: int = 3,
     num_classes: int = 0,
     class_token: bool = True,
     window_size: int = 0,
@@ -40,6 +41,7 @@ def count_macs(
         arch: Name or fields of an architecture.
         img_size: Side of the input in pixels, or (height, width).
         patch_size: Side of a patch; None for the released one.
+        in_channels: Channels of the image.
         num_classes: Rows of the classifier; 0 for the trunk alone.
         class_token: Whether a class token runs with the patches.
         window_size: Side of an attention window in tokens, for the blocks that have one.
@@ -53,7 +55,7 @@ def count_macs(
     (rows, columns), patch_size = _grid(arch, img_size, patch_size)
     dims = arch.embed_dims
     tokens = rows * columns + class_token
-    embed = rows * columns * 3 * patch_size**2 * dims
+    embed = rows * columns * in_channels * patch_size**2 * dims
     attention = 4 * tokens * dims**2 + 2 * tokens**2 * dims  # qkv and proj, then the two products
     ffn = (3 if arch.ffn == 'swiglu' else 2) * tokens * dims * arch.ffn_hidden_dims
     macs = embed + arch.depth * (attention + ffn) + dims * num_classes

@@ -255,3 +255,42 @@ def test_pretrain_initialisation_of_eva01_and_mae():
     # Channels 0..D/2 encode the column: two tokens of one column share them.
     assert torch.equal(mae.pos_embed[0, 1, :64], mae.pos_embed[0, 1 + 4, :64])
     assert not torch.equal(mae.pos_embed[0, 1, :64], mae.pos_embed[0, 2, :64])
+
+
+def checkpoint_of(model, path):
+    torch.save({'module': {**model.state_dict(), 'mask_token': torch.zeros(1, 1, 32)}}, path)
+    return str(path)
+
+
+def test_init_cfg_loads_a_file_with_its_options_and_logs_what_happened(tmp_path, capfd):
+    pretrained = build(out_type='raw')  # owns `norm`, as after masked image modelling
+    torch.nn.init.constant_(pretrained.norm.bias, 0.5)
+    init_cfg = dict(type='Pretrained', checkpoint=checkpoint_of(pretrained, tmp_path / 'mim.pt'))
+    fresh = build(init_cfg=dict(init_cfg, mim_norm='discard'), img_size=24)
+    moved = build(init_cfg=init_cfg)
+    for name, value in pretrained.blocks.state_dict().items():
+        assert torch.equal(fresh.blocks.state_dict()[name], value), name
+    assert not fresh.fc_norm.bias.any() and torch.equal(moved.fc_norm.bias, pretrained.norm.bias)
+    logged = ''.join(capfd.readouterr())
+    for words in ('mim.pt', 'resized   pos_embed', 'mask_token', "mim_norm='discard'"):
+        assert words in logged
+
+
+def test_what_a_file_may_lack_gets_the_official_initialisation(tmp_path):
+    path = checkpoint_of(build(FAMILIES['eva02-subln']), tmp_path / 'file.pt')
+    init_cfg = dict(type='Pretrained', checkpoint=path, allow_partial=True)
+    model = build(FAMILIES['eva02-subln'] | dict(depth=4), init_cfg=init_cfg)
+    new = model.blocks[3].attn.qkv  # linear layers have no bias at first, PyTorch's own have one
+    assert not model.blocks[3].mlp.w12.bias.any() and 0.015 < new.weight.std() < 0.025
+
+
+def test_other_initialisers_are_refused():
+    with pytest.raises(ValueError, match="use type='Pretrained' or leave init_cfg out"):
+        build(init_cfg=dict(type='Kaiming'))
+
+
+def test_multiply_adds_of_other_images_than_rgb():
+    three, one = build(), build(in_channels=1)
+    patches, per_channel = 16, 4**2 * 32
+    difference = three.count_macs((2, 3, 16, 16)) - one.count_macs((2, 1, 16, 16))
+    assert difference == 2 * patches * 2 * per_channel

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -170,17 +171,18 @@ class EVAViT(BaseModule):
         if self._is_init:
             return
         self._is_init = True
-        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
-            options = {key: value for key, value in self.init_cfg.items() if key != 'type'}
-            load_checkpoint(self, options.pop('checkpoint'), **options)
-            return
-        if self.init_cfg:
+        options = dict(self.init_cfg or {})
+        if options and options.pop('type', None) != 'Pretrained':
             raise ValueError(
                 f"EVAViT: init_cfg={self.init_cfg} is not supported; use type='Pretrained' or "
                 "leave init_cfg out and choose weight_init='finetune' or 'pretrain'."
             )
-        rule = init_pretrain if self.weight_init == 'pretrain' else init_finetune
-        rule(self, self.arch)
+        if not options or options.get('allow_missing') or options.get('allow_partial'):
+            rule = init_pretrain if self.weight_init == 'pretrain' else init_finetune
+            rule(self, self.arch)
+        if options:
+            report = load_checkpoint(self, options.pop('checkpoint'), **options)
+            print_log(f'Trunk from {report}', logger='current')
 
     def _freeze(self) -> None:
         if self.freeze_patch_embed or self.frozen_stages >= 0:
@@ -207,7 +209,7 @@ class EVAViT(BaseModule):
         if mask is not None:
             if self.mask_token is None:
                 raise ValueError('forward(x, mask) needs EVAViT(with_mask_token=True).')
-            x = torch.where(mask.view(*x.shape[:2], 1), self.mask_token.to(x.dtype), x)
+            x = torch.where(mask.reshape(*x.shape[:2], 1), self.mask_token.to(x.dtype), x)
         pos_embed = resize_pos_embed(self.pos_embed, grid, self.grid_size)  # [1, 1 + N, D]
         if self.cls_token is None:
             return x + pos_embed[:, 1:], grid
@@ -282,6 +284,7 @@ class EVAViT(BaseModule):
             self.arch,
             tuple(input_shape[-2:]),
             self.patch_size,
+            in_channels=self.patch_embed.proj.in_channels,
             class_token=self.cls_token is not None,
             window_size=self.window_size,
             windowed_blocks=sum(block.window_size > 0 for block in self.blocks),
