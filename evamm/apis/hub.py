@@ -63,12 +63,12 @@ def _route_checkpoints() -> None:
     """Puts our loader before mmengine's `load_checkpoint`, for models with an EVA trunk only."""
     import mmengine.runner.checkpoint
 
-    original = mmengine.runner.checkpoint.load_checkpoint
-    if not hasattr(original, '_evamm_original'):
-        original = _make_loader(original)
+    loader = mmengine.runner.checkpoint.load_checkpoint
+    if not hasattr(loader, '_evamm_original'):
+        loader = _make_loader(loader)
     for name in _LOADER_MODULES:
         if name in sys.modules:
-            sys.modules[name].load_checkpoint = original
+            sys.modules[name].load_checkpoint = loader
 
 
 def _make_loader(original: Callable[..., dict]) -> Callable[..., dict]:

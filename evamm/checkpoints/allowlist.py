@@ -1,7 +1,7 @@
 """The globals that a torch file may name besides torch's own weights-only set.
 
-Each of them is answered by a stand-in of ours that can only hold plain data, never by the object
-that the file asks for:
+None of them can do more than hold data. ``argparse.Namespace`` and mmengine's log buffer stand for
+themselves; the others are answered by stand-ins of ours, never by what the file asks for:
 
 - numpy's own ``dtype`` and ``ndarray`` trust what they unpickle (a dtype takes its flags from the
   file, and wrong flags turn numbers into pointers), so arrays are built from checked pieces.

@@ -237,8 +237,7 @@ def from_evamm(
         )
     if dialect == 'evamm':
         return dict(state_dict)
-    clip = [name for name in state_dict if name.startswith('text.') or name == 'logit_scale']
-    others = set(clip)
+    clip = {name for name in state_dict if name.startswith('text.') or name == 'logit_scale'}
     family = family_of(state_dict)
     layout = layout_for('timm' if dialect == 'open_clip' else dialect, family)
     prefix = {
@@ -250,7 +249,7 @@ def from_evamm(
 
     out: dict[str, Tensor] = {}
     for name, value in state_dict.items():
-        if name in others:
+        if name in clip:
             out[name] = value
         elif dialect == 'mmpretrain' and name in ('head.weight', 'head.bias'):
             out[name.replace('head.', 'head.fc.')] = value

@@ -153,7 +153,7 @@ LAYOUTS: tuple[Layout, ...] = (
         (_QKV, *_gate('w1', 'w2')),
     ),
     # Below, names are the same in every code base; only RoPE tables give the official one away.
-    Layout('official', 'packed', lambda trunk: _has_official_extras(trunk)),
+    Layout('official', 'packed', _has_official_extras),
     Layout('evamm', 'any', lambda trunk: True),
 )
 

@@ -42,6 +42,8 @@ def rope_table(
         prefix_tokens: Leading tokens without a position.
         reference: Side of the pre-training grid that coordinates are scaled to; 16 in every
             released model, whatever the patch size.
+        device: Where the table lies.
+        dtype: Precision of the table; angles are computed in fp32 on the CPU whatever it is.
 
     Returns:
         Tensor of shape [prefix_tokens + height * width, d / 2, 2]; last axis is (cos, sin).
