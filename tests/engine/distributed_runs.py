@@ -7,12 +7,13 @@ go to a file as {name: None or the text of the error}.
 import copy
 import json
 import os
+import shutil
 import sys
 import traceback
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
@@ -22,6 +23,7 @@ from torch.distributed.tensor import DTensor
 
 import evamm.registry  # noqa: F401
 from evamm.engine import FSDP2, EVARunner
+from evamm.engine.strategies.sharded_checkpoint import read_sharded
 
 EPOCHS, PER_EPOCH, TOTAL_BATCH = 2, 3, 4
 
@@ -140,7 +142,10 @@ CHECKS = (
     'fsdp_resumes_where_one_process_stopped',
     'fsdp_accumulates_and_resumes_inside_a_window',
     'fsdp_loads_weights_of_any_dialect',
+    'sharded_checkpoints_resume',
+    'a_damaged_sharded_checkpoint_is_passed_over',
     'one_process_resumes_where_fsdp_stopped',
+    'one_process_resumes_from_shards',
 )
 
 
@@ -241,6 +246,42 @@ class Checks:
         runner.load_or_resume()
         assert_close(weights(runner), self.single['weights'], tolerance=0)
 
+    def sharded_checkpoints_resume(self):
+        cfg = config(
+            self.root / 'shards',
+            2,
+            model_wrapper_cfg={'type': 'evamm.FSDP2', 'sharded_checkpoints': True},
+        )
+        runner, _ = build(cfg, 'shards')
+        runner.train()
+        folder = self.root / 'shards' / 'epoch_1.pth'
+        shards = sorted(file.name[:11] for file in folder.glob('*.safetensors'))
+        assert shards == ['shard-00001', 'shard-00002'], shards
+        state = torch.load(folder / 'state.pth', weights_only=True)
+        assert isinstance(state['state_dict']['backbone.blocks.0.attn.qkv.weight'], str)
+        resumed, losses = build(
+            {**cfg, 'work_dir': str(self.root / 's2'), 'load_from': str(folder), 'resume': True},
+            'shards2',
+        )
+        resumed.train()
+        assert len(losses.values) == PER_EPOCH
+        assert_close(weights(resumed), weights(runner), tolerance=0)
+        whole = [read_sharded(self.root / name / 'epoch_2.pth') for name in ('shards', 's2')]
+        assert_close(whole[1]['ema_state_dict'], whole[0]['ema_state_dict'], tolerance=0)
+
+    def a_damaged_sharded_checkpoint_is_passed_over(self):
+        work_dir = self.root / 's2'
+        (shard,) = (work_dir / 'epoch_2.pth').glob('shard-00002-*')
+        if get_rank() == 0:
+            shutil.copytree(self.root / 'shards' / 'epoch_1.pth', work_dir / 'epoch_1.pth')
+            content = bytearray(shard.read_bytes())
+            content[-1] ^= 1
+            shard.write_bytes(content)
+        torch.distributed.barrier()
+        cfg = config(work_dir, 2, model_wrapper_cfg={'type': 'evamm.FSDP2'}, resume=True)
+        runner, _ = build(cfg, 's3')
+        assert runner._newest_checkpoint() == str(work_dir / 'epoch_1.pth')
+
 
 def train_alone(root):
     runner, losses = build(config(root / 'single', 1), 'single')
@@ -270,6 +311,15 @@ def one_process_resumes_where_fsdp_stopped(root):
     assert_close(weights(runner), single['weights'])
 
 
+def one_process_resumes_from_shards(root):
+    single = torch.load(root / 'single.pth', weights_only=True)
+    folder = root / 'shards' / 'epoch_1.pth'
+    cfg = config(root / 'back2', 1, load_from=str(folder), resume=True)
+    runner, _ = build(cfg, 'back2')
+    runner.train()
+    assert_close(weights(runner), single['weights'])
+
+
 def main():
     root = Path(sys.argv[1])
     torch.set_num_threads(1)
@@ -278,11 +328,12 @@ def main():
     torch.distributed.init_process_group('gloo')
     checks = Checks(root)
     results = {}
-    for name in CHECKS[:-1]:
+    for name in CHECKS[:-2]:
         results[name] = run(getattr(checks, name))
     torch.distributed.destroy_process_group()
     if os.environ['RANK'] == '0':
-        results[CHECKS[-1]] = run(lambda: one_process_resumes_where_fsdp_stopped(root))
+        for name in CHECKS[-2:]:
+            results[name] = run(lambda name=name: globals()[name](root))
     (root / f'results{os.environ["RANK"]}.json').write_text(json.dumps(results))
 
 

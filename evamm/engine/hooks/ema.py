@@ -14,6 +14,7 @@ from torch import nn
 from evamm.registry import HOOKS, MODELS
 
 from ..errors import ConfigError
+from ..strategies.sharding import copy_parameters, is_sharded
 
 
 @MODELS.register_module()
@@ -35,7 +36,8 @@ class ForeachEMA(BaseAveragedModel):
                 f'EMAHook: momentum must be in (0, 1), found {momentum}. It is 1 - decay: 1e-4 '
                 'for a decay of 0.9999.'
             )
-        super().__init__(model, interval=interval, update_buffers=False)
+        source = copy_parameters(model) if is_sharded(model) else model
+        super().__init__(source, interval=interval, update_buffers=False)
         self.momentum = momentum
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ def shallow_copy(batch: Any) -> Any:
         return type(batch)(map(shallow_copy, batch))
     if isinstance(batch, BaseDataElement):
         copied = batch.new()
-        for name in batch.keys():  # noqa: SIM118  a data element is no mapping
+        for name in batch.keys():
             value = batch.get(name)
             if isinstance(value, BaseDataElement):
                 copied.set_field(shallow_copy(value), name)

@@ -17,9 +17,9 @@ from evamm.checkpoints import write_checkpoint
 from ..runner import training_state
 from ..runner.plain import to_plain
 from ..runner.rng_state import get_rng_state, set_rng_state
-from .batches import batch_size, part_of, shallow_copy
 from ..stop_signals import StopSignals
 from ..strategies.sharding import local_part
+from .batches import batch_size, part_of, shallow_copy
 
 
 class NonFiniteError(RuntimeError):

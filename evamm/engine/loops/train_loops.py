@@ -17,8 +17,8 @@ from evamm.registry import LOOPS
 
 from ..hooks import ValRNGHook
 from ..runner.rng_state import set_rng_state
-from .step_guard import StepGuard
 from ..stop_signals import StopSignals, ValidationInterrupted, WorkerInit
+from .step_guard import StepGuard
 
 
 class _ResumableLoop:

@@ -19,6 +19,7 @@ from evamm.checkpoints.writing import remove_stale_files
 from evamm.registry import RUNNERS
 
 from ..strategies import compile_blocks, is_sharded
+from ..strategies.sharded_checkpoint import SHARDS, read_sharded, write_sharded
 from . import training_state
 from .background_writer import BackgroundWriter
 from .find_checkpoint import INTERRUPTED, newest_good_checkpoint, read_training_checkpoint
@@ -154,9 +155,12 @@ class EVARunner(Runner):
         Raises:
             CheckpointError: The file cannot be read or is not a training checkpoint.
         """
+        checkpoint = read_training_checkpoint(filename)
+        if os.path.isdir(filename):
+            checkpoint = read_sharded(filename, training_state.bare_model(self))
         training_state.restore(
             self,
-            read_training_checkpoint(filename),
+            checkpoint,
             resume_optimizer=resume_optimizer,
             resume_param_scheduler=resume_param_scheduler,
         )
@@ -226,6 +230,9 @@ class EVARunner(Runner):
         path = join_path(out_dir, filename, backend_args=backend_args)
         if is_main_process():
             os.makedirs(out_dir, exist_ok=True)
+        if SHARDS in checkpoint:
+            write_sharded(checkpoint, path)
+        elif is_main_process():
             if self.async_save:
                 self._writer.write(checkpoint, path)
             else:

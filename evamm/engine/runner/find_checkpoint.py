@@ -8,6 +8,8 @@ from mmengine.logging import print_log
 
 from evamm.checkpoints import CheckpointError, read_object
 
+from ..strategies.sharded_checkpoint import read_sharded_state
+
 # Checkpoint of a run that a signal has stopped, by iteration.
 INTERRUPTED = 'interrupted_{}.pth'
 _NUMBERED = re.compile(r'^(?P<stem>.*?)(?P<number>\d+)\.pth$')
@@ -16,10 +18,12 @@ _NUMBERED = re.compile(r'^(?P<stem>.*?)(?P<number>\d+)\.pth$')
 def read_training_checkpoint(path: str | Path) -> dict:
     """Content of a checkpoint that a runner wrote in training.
 
+    Of a folder that several processes wrote it is everything but the sharded tensors.
+
     Raises:
         CheckpointError: The file cannot be read, or holds weights without a state of training.
     """
-    checkpoint = read_object(path)
+    checkpoint = read_sharded_state(path) if Path(path).is_dir() else read_object(path)
     missing = {'meta', 'state_dict', 'message_hub', 'optimizer'} - set(checkpoint)
     if missing:
         raise CheckpointError(
@@ -44,7 +48,7 @@ def _candidates(work_dir: Path) -> list[Path]:
     for folder in folders:
         for path in folder.glob('*.pth'):
             match = _NUMBERED.match(path.name)
-            if match and not path.name.startswith('best_') and path.is_file():
+            if match and not path.name.startswith(('best_', '.')) and path.exists():
                 found.append((match['stem'], int(match['number']), path))
     if len({stem for stem, _, _ in found}) <= 1:
         return [path for *_, path in sorted(found, key=lambda item: item[1], reverse=True)]

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from ..strategies.sharded_checkpoint import SHARDS, take_out
 from ..strategies.sharding import gather, is_sharded, restore_gradients, shard_optimizer_state
 from .plain import history_from_plain, history_to_plain, to_plain
 from .rng_state import get_rng_state, set_rng_state
@@ -32,7 +33,8 @@ def collect(
 ) -> dict:
     """Everything a run needs to go on, as tensors on the CPU and plain values.
 
-    Called by all processes: each contributes its random number generators.
+    Called by all processes: each contributes its random number generators. With sharded
+    checkpoints the tensors of all processes are apart, in ``SHARDS``.
 
     Args:
         runner: A runner in training.
@@ -81,7 +83,11 @@ def collect(
     checkpoint['message_hub'] = history_to_plain(runner.message_hub.state_dict())
     # After the hooks, which may have values to add to the history.
     checkpoint['message_hub'] = history_to_plain(runner.message_hub.state_dict())
-    return to_plain(gather(checkpoint), what='checkpoint', strict=True, copy=copy_tensors)
+    shards = {}
+    if getattr(runner.model, 'sharded_checkpoints', False):
+        checkpoint, shards = take_out(checkpoint)
+    plain = to_plain(gather(checkpoint), what='checkpoint', strict=True, copy=copy_tensors)
+    return {**plain, SHARDS: shards} if shards else plain
 
 
 def restore(
