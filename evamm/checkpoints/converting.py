@@ -60,6 +60,11 @@ def convert_checkpoint(
         raise CheckpointError(f'{path}: exists; choose another name, or pass --force.')
     if not path.absolute().parent.is_dir():
         raise CheckpointError(f'{path.absolute().parent}: no such folder; make it first.')
+    for name, value in dict(patch_size=patch_size, img_size=img_size, head_dims=head_dims).items():
+        if value is not None and value < 1:
+            raise CheckpointError(f'{name}={value} must be at least 1.')
+    if head_dims is not None and head_dims % 4:
+        raise CheckpointError(f'head_dims={head_dims} must be a multiple of 4, which RoPE needs.')
     if dtype is not None and dtype not in DTYPES:
         raise CheckpointError(f'dtype={dtype!r} is unknown; use one of {tuple(DTYPES)}.')
     checkpoint = read_checkpoint(source, prefer_ema=prefer_ema, sha256=sha256)

@@ -42,8 +42,9 @@ def resize_pos_embed(
     grid = source_grid or square_grid(rows)
     if grid is None or grid[0] * grid[1] != rows:
         raise CheckpointError(
-            f'pos_embed has {rows} patch rows, which is no square grid and not {source_grid}, so '
-            'it cannot be resized; load it into a model of the image size it was saved from.'
+            f'pos_embed has {rows} patch rows, which is no '
+            f'{"square grid" if source_grid is None else f"{grid[0]}x{grid[1]} grid"}, so it '
+            'cannot be resized; load it into a model of the image size it was saved from.'
         )
     if tuple(grid) == tuple(target_grid):
         return pos_embed

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .errors import CheckpointError, abbreviate
@@ -90,4 +91,19 @@ def unwrap(obj: Any, *, prefer_ema: bool = True) -> tuple[dict[str, Tensor], str
             f'the state dict holds entries that are no tensors ({abbreviate(others)}); save only '
             'model.state_dict().'
         )
+    for name, value in obj.items():
+        kind = _odd_kind(value)
+        if kind:
+            raise CheckpointError(
+                f'{name} is {kind}, expected a plain tensor; save the dense values.'
+            )
     return strip_module_prefix(obj), '.'.join(path)
+
+
+def _odd_kind(value: Tensor) -> str:
+    """Why a tensor cannot be copied into a model, '' if it can."""
+    if value.is_meta:
+        return 'on the meta device and has no values'
+    if value.is_quantized:
+        return 'quantized'
+    return '' if value.layout == torch.strided else 'sparse'

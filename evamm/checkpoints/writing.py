@@ -39,6 +39,10 @@ def write_checkpoint(
         CheckpointError: Disk full, no permission, ...; a previous file is untouched.
     """
     path = Path(os.path.realpath(Path(path).expanduser()))
+    if path.exists() and not path.is_file():
+        # Taking the place of a device or a pipe would destroy it.
+        kind = 'a folder' if path.is_dir() else 'no ordinary file'
+        raise CheckpointError(f'{path}: is {kind}; give the path of a file.')
     temporary = path.with_name(f'.{path.name}.{_host()}.{os.getpid()}.evamm-tmp')
     try:
         remove_stale_files(path.parent)

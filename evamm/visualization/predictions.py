@@ -97,7 +97,12 @@ def save_prediction(
 
 
 def picture_paths(names: Sequence[str], folder: str | os.PathLike) -> list[str]:
-    """One PNG path in `folder` per name; images of the same name in two folders do not collide."""
+    """One PNG path in `folder` per name; images of the same name in two folders do not collide.
+
+    Raises:
+        FileExistsError: A picture would take the place of one of the images.
+    """
+    images = {os.path.realpath(name) for name in names if os.path.exists(name)}
     taken: set[str] = set()
     paths = []
     for name in names:
@@ -107,4 +112,9 @@ def picture_paths(names: Sequence[str], folder: str | os.PathLike) -> list[str]:
             unique, number = f'{stem}_{number}', number + 1
         taken.add(unique.lower())
         paths.append(os.path.join(folder, f'{unique}.png'))
+        if os.path.realpath(paths[-1]) in images:
+            raise FileExistsError(
+                f'{paths[-1]} is one of the images, and a picture would overwrite it; choose '
+                'another folder for the pictures.'
+            )
     return paths

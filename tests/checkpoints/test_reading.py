@@ -440,3 +440,17 @@ def test_sha256(tmp_path: Path) -> None:
         read_checkpoint(path, sha256='0' * 64)
     with pytest.raises(CheckpointError, match='8 to 64 hexadecimal digits'):
         read_checkpoint(path, sha256='12')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'value'),
+    [
+        ('sparse', torch.eye(3).to_sparse()),
+        ('on the meta device', torch.empty(3, 3, device='meta')),
+    ],
+)
+def test_tensors_without_plain_values(kind: str, value: torch.Tensor, tmp_path: Path) -> None:
+    path = tmp_path / 'odd.pth'
+    torch.save({'first': torch.zeros(2), 'odd': value}, path)
+    with pytest.raises(CheckpointError, match=f'odd.*{kind}'):
+        read_checkpoint(path)

@@ -165,3 +165,13 @@ def test_safetensors_holds_tensors_only(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match='epoch is int.*write a .pth file'):
         write_checkpoint({'a': torch.ones(1), 'epoch': 3}, tmp_path / 'file.safetensors')
     assert os.listdir(tmp_path) == []
+
+
+@SUFFIXES
+def test_devices_and_pipes_are_not_replaced(suffix: str, tmp_path: Path) -> None:
+    pipe = tmp_path / f'pipe{suffix}'
+    os.mkfifo(pipe)
+    with pytest.raises(CheckpointError, match='no ordinary file'):
+        write_checkpoint(OLD, pipe)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]

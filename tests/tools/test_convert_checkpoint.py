@@ -198,3 +198,19 @@ def test_as_a_command(source: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert f'wrote {target} (timm, ' in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize(
+    'option', ['--patch-size=0', '--img-size=-28', '--head-dims=0', '--head-dims=15']
+)
+def test_impossible_sizes(
+    option: str,
+    tool: ModuleType,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    target = tmp_path / 'target.pth'
+    assert tool.main([str(source), str(target), '--to', 'official', option]) == 1
+    assert option.split('=')[0].strip('-').replace('-', '_') in capsys.readouterr().err
+    assert not target.exists()

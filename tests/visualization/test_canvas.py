@@ -1,5 +1,7 @@
 """Pictures have the right pixels in the right places."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,11 @@ def test_the_image_is_shown_beside_the_panel() -> None:
 def test_pictures_of_one_name_do_not_overwrite_each_other() -> None:
     paths = picture_paths(['a/x.jpg', 'b/x.png', 'b/X.png', 'image 3'], 'out')
     assert paths == ['out/x.png', 'out/x_2.png', 'out/X_3.png', 'out/image_3.png']
+
+
+def test_pictures_never_take_the_place_of_their_images(tmp_path: Path) -> None:
+    photo, other = tmp_path / 'photo.png', tmp_path / 'other.jpg'
+    photo.touch(), other.touch()
+    with pytest.raises(FileExistsError, match=r'photo\.png'):
+        picture_paths([str(other), str(photo)], tmp_path)
+    assert picture_paths([str(other)], tmp_path) == [str(tmp_path / 'other.png')]
