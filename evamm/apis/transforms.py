@@ -1,6 +1,7 @@
 """A model's own preprocessing, built from the test pipeline of its config."""
 
 import copy
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -106,7 +107,8 @@ class ImageTransform:
         Raises:
             ImageReadError: The image cannot be read.
         """
-        source = ImageSource(str(image) if isinstance(image, str) else 'the image', image)
+        is_path = isinstance(image, (str, os.PathLike))
+        source = ImageSource(os.fspath(image) if is_path else 'the image', image)
         packed = self.pack(load_image(source, self.channel_order))
         return self.data_preprocessor(dict(inputs=[packed['inputs']]))['inputs'][0]
 
