@@ -62,14 +62,12 @@ def class_attention(trunk: nn.Module, images: Tensor, block: int = -1) -> Tensor
     attention = trunk.blocks[block].attn
     weights: list[Tensor] = []
 
-    def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        def inputs(x: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-            return x, rope
-
-        weights.append(_class_weights(module, *inputs(*args, **kwargs)))
+    def keep(module: nn.Module, args: tuple) -> None:
+        x, rope = args  # as `Block` calls it
+        weights.append(_class_weights(module, x, rope))
 
     before = trunk.training, trunk.out_indices
-    handle = attention.register_forward_pre_hook(keep, with_kwargs=True)
+    handle = attention.register_forward_pre_hook(keep)
     trunk.eval()
     trunk.out_indices = (block % depth,)  # the trunk stops after the last block it must return
     try:
@@ -84,10 +82,7 @@ def class_attention(trunk: nn.Module, images: Tensor, block: int = -1) -> Tensor
 
 def _class_weights(attention: nn.Module, x: Tensor, rope: Tensor | None) -> Tensor:
     """softmax(q_cls k^T / sqrt(d)) of the module's own q and k, without the class column."""
-    bias = attention.qkv.bias
-    if attention.q_bias is not None:
-        bias = torch.cat((attention.q_bias, torch.zeros_like(attention.q_bias), attention.v_bias))
-    qkv = nn.functional.linear(x, attention.qkv.weight, bias)  # [B, N, 3 * D]
+    qkv = nn.functional.linear(x, attention.qkv.weight, attention.packed_bias())  # [B, N, 3 * D]
     qk = qkv.unflatten(-1, (3, attention.num_heads, -1))[:, :, :2]  # [B, N, 2, heads, d]
     if rope is not None:
         qk = apply_rope(qk, rope)

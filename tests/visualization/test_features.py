@@ -73,7 +73,7 @@ def test_class_attention_rebuilds_the_modules_own_output(arch: dict, block: int)
     assert weights.shape == (2, 2, 4, 6)
     assert trunk.training
     assert trunk.out_indices == (1,)
-    bias = attention._packed_bias()
+    bias = attention.packed_bias()
     value = torch.nn.functional.linear(seen['x'], attention.qkv.weight, bias)[..., 64:]
     value = value.unflatten(-1, (2, 16)).transpose(1, 2)  # [B, heads, N, d]
     rest = 1 - weights.flatten(2).sum(-1, keepdim=True)

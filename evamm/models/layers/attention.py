@@ -15,8 +15,8 @@ class Attention(nn.Module):
     Args:
         embed_dims: Width D.
         num_heads: Number of heads h; each has d = D / h channels.
-        qkv_bias: ``'qv'`` stores a bias for q and v only (a bias on k cannot change a softmax),
-            ``'qkv'`` one for all three, ``'none'`` none.
+        qkv_bias: ``'qv'`` stores a bias for q and v only, as the official code (one on k would
+            matter under RoPE only), ``'qkv'`` one for all three, ``'none'`` none.
         inner_norm: LayerNorm before the output projection (EVA-02-CLIP towers).
     """
 
@@ -34,7 +34,8 @@ class Attention(nn.Module):
         self.norm = LayerNorm(embed_dims) if inner_norm else nn.Identity()
         self.proj = Linear(embed_dims, embed_dims)
 
-    def _packed_bias(self) -> Tensor | None:
+    def packed_bias(self) -> Tensor | None:
+        """Bias of q, k and v together, [3 * D], or None; that of k is zero where none is stored."""
         if self.q_bias is None:
             return self.qkv.bias
         return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))  # [3 * D]
@@ -49,7 +50,7 @@ class Attention(nn.Module):
         Returns:
             Tensor of shape [B, N, D].
         """
-        qkv = linear(x, self.qkv.weight, self._packed_bias())  # [B, N, 3 * D]
+        qkv = linear(x, self.qkv.weight, self.packed_bias())  # [B, N, 3 * D]
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, h, d]
         if rope is None:
             q, k, v = qkv.unbind(2)  # [B, N, h, d] each
