@@ -75,3 +75,5 @@ def test_losses_stay_finite_where_the_probability_underflows() -> None:
         loss = sigmoid_focal_loss(logits, torch.tensor([target]), 2.0, 0.25, None, 'sum')
         (grad,) = torch.autograd.grad(loss, logits)
         assert loss.isfinite() and grad.isfinite().all()
+    # Both classes are wrong with certainty: -log of the smallest normal number, 0.25 and 0.75 times
+    assert loss.item() == pytest.approx(126 * math.log(2), rel=1e-5)
