@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 PINS := -c requirements/constraints.txt
-PACKAGING := setup.py pyproject.toml requirements/constraints.txt requirements/runtime.txt
+PACKAGING := setup.py requirements/constraints.txt requirements/runtime.txt
 
 .PHONY: help install install-upstream quickstart test lint test-upstream clean
 
