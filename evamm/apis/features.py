@@ -116,7 +116,8 @@ def extract_features(
         blocks: Blocks to take features from, e.g. [3, 5, 7, 11]; negative ones count from the end.
             None for the last.
         pretrained: True for the released weights of the name, or a checkpoint of any dialect.
-        device: Device to run on; None: the GPU where there is one (a built model stays put).
+        device: Device to run on; None: that of a tensor, else the GPU where there is one (a built
+            model stays put).
         img_size: Another input size in pixels, for a model built here.
         batch_size: Images per forward pass.
         channel_order: Order of the channels of arrays: 'bgr' (OpenMMLab, OpenCV) or 'rgb'.
@@ -131,7 +132,8 @@ def extract_features(
     """
     if isinstance(images, Tensor):
         if not isinstance(model, nn.Module):
-            model = build_for_inference(model, pretrained, device, img_size=img_size)
+            place = images.device if device is None else device
+            model = build_for_inference(model, pretrained, place, img_size=img_size)
         if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(
                 'A tensor of images must be normalised and [B, 3, H, W], found '

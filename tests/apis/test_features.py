@@ -134,3 +134,12 @@ def test_missing_pieces_are_explained(model: torch.nn.Module) -> None:
     trunk = EVAViT(arch, img_size=56, out_type='featmap', with_cls_token=False)
     with pytest.raises(ValueError, match="pool='cls' needs a class token"):
         evamm.extract_features(trunk, torch.zeros(1, 3, 56, 56), pool='cls')
+
+
+def test_a_model_is_built_where_the_tensor_is(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)  # it would go to the GPU
+    size = config.model.backbone.img_size
+    images = torch.zeros(1, 3, size, size)
+    assert evamm.extract_features(config, images, pretrained=False).device == images.device
