@@ -4,10 +4,12 @@ from typing import Any
 
 from torch.utils.data import Dataset, get_worker_info
 
+from .damaged_images import Damage, DamageReports, damage_of, path_of
 from .drawn_batches import Draw
 from .generators import derive_seed, preserved_generators, seed_generators
 
-_OWN = ('_dataset', '_seed')
+_OWN = ('_dataset', '_seed', '_reports')
+_TRIES = 10
 
 
 class DrawnDataset(Dataset):
@@ -17,6 +19,9 @@ class DrawnDataset(Dataset):
     number of workers, on prefetching or on where the run was resumed. Attributes are read from and
     written to the wrapped dataset.
 
+    An image that cannot be decoded is replaced by another one, which follows from seed and draw
+    as well, and reported.
+
     Args:
         dataset: Map-style dataset.
         seed: Seed of the run, equal on all processes.
@@ -25,6 +30,7 @@ class DrawnDataset(Dataset):
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self._dataset = dataset
         self._seed = seed
+        self._reports = DamageReports()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or name in _OWN:  # not there yet while being unpickled
@@ -56,5 +62,16 @@ class DrawnDataset(Dataset):
             return [self._load(draw) for draw in draws]
 
     def _load(self, draw: Draw) -> Any:
-        seed_generators(derive_seed(self._seed, draw.epoch, draw.number))
-        return self._dataset[draw.index]
+        index = draw.index
+        for attempt in range(1, _TRIES + 1):
+            seed_generators(derive_seed(self._seed, draw.epoch, draw.number))
+            try:
+                return self._dataset[index]
+            except Exception:
+                path = path_of(self._dataset, index)
+                reason = damage_of(path) if path else None
+                if reason is None or attempt == _TRIES:
+                    raise  # not the image's fault
+            self._reports.put(Damage(int(index), path, reason))
+            substitute = derive_seed(self._seed, draw.epoch, draw.number, attempt)
+            index = substitute % len(self._dataset)

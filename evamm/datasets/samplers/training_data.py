@@ -8,6 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader, IterableDataset
 
+from .damaged_images import DamageCount
 from .drawn_batches import DrawnBatchSampler
 from .drawn_dataset import DrawnDataset
 
@@ -22,10 +23,12 @@ class TrainingData:
     Args:
         loader: Data loader of the training set; changed in place.
         seed: Seed for samplers that have none.
+        max_damaged: Largest share of images that may be damaged; see :class:`DamageCount`.
     """
 
-    def __init__(self, loader: DataLoader, seed: int) -> None:
+    def __init__(self, loader: DataLoader, seed: int, max_damaged: float = 0.01) -> None:
         self.loader = loader
+        self.damage = None
         self.indexed = (
             isinstance(loader, DataLoader)
             and loader.batch_sampler is not None
@@ -33,6 +36,7 @@ class TrainingData:
         )
         if not self.indexed:
             return
+        self.damage = DamageCount(len(loader.dataset), max_damaged)
         own_seed = getattr(self.sampler, 'seed', None)
         seed = seed if own_seed is None else own_seed
         # torch guards these attributes because most of their values would not fit together.
@@ -68,6 +72,15 @@ class TrainingData:
         """Tell the sampler which pass begins."""
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
+
+    def count_damage(self) -> None:
+        """Take note of images that could not be decoded.
+
+        Raises:
+            DamagedDataError: There are too many.
+        """
+        if self.indexed:
+            self.damage.add(self.loader.dataset._reports.take())
 
     def _rewind(self) -> None:
         """Let an infinite sampler of the OpenMMLab libraries begin at its beginning."""

@@ -29,8 +29,10 @@ class _ResumableLoop:
     uninterrupted run takes after it.
     """
 
-    def _prepare(self, runner: Runner, max_skips: int | None, split_on_oom: bool) -> None:
-        self.data = TrainingData(self.dataloader, runner.seed)
+    def _prepare(
+        self, runner: Runner, max_skips: int | None, split_on_oom: bool, max_damaged: float
+    ) -> None:
+        self.data = TrainingData(self.dataloader, runner.seed, max_damaged)
         self.stop = StopSignals()
         self.guard = StepGuard(runner, self.stop, max_skips, split_on_oom)
         self._place = (0, 0)
@@ -77,6 +79,7 @@ class _ResumableLoop:
             'after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
         )
         self._iter += 1
+        self.data.count_damage()
         if get_world_size() == 1 or not self.guard.checks:
             self.stop.share()
         if self.stop.shared:
@@ -97,7 +100,10 @@ class _ResumableLoop:
             if isinstance(loader, DataLoader) and not isinstance(loader.worker_init_fn, WorkerInit):
                 loader.worker_init_fn = WorkerInit(loader.worker_init_fn)
         with self.stop:
-            return self._run()
+            model = self._run()
+        if self.data.damage is not None and self.data.damage.paths:
+            self.runner.logger.warning(self.data.damage.summary())
+        return model
 
     def _save_and_stop(self) -> None:
         name = signal.Signals(self.stop.shared).name
@@ -141,8 +147,9 @@ class _ResumableLoop:
 class EpochBasedTrainLoop(_ResumableLoop, _EpochBasedTrainLoop):
     """mmengine's loop, with a resume that is exact at every iteration.
 
-    ``max_skips`` and ``split_on_oom`` are explained at :class:`StepGuard`; the other arguments are
-    those of :class:`mmengine.runner.EpochBasedTrainLoop`. A resumed epoch begins at
+    ``max_skips`` and ``split_on_oom`` are explained at :class:`StepGuard`, ``max_damaged`` is the
+    share of images that may be damaged (:class:`DamageCount`); the other arguments are those of
+    :class:`mmengine.runner.EpochBasedTrainLoop`. A resumed epoch begins at
     the batch after the last one; batches before it are not loaded. A validation that was due
     between the checkpoint and the interruption is made up for.
     """
@@ -157,11 +164,12 @@ class EpochBasedTrainLoop(_ResumableLoop, _EpochBasedTrainLoop):
         dynamic_intervals: list[tuple[int, int]] | None = None,
         max_skips: int | None = 10,
         split_on_oom: bool = False,
+        max_damaged: float = 0.01,
     ) -> None:
         super().__init__(
             runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals
         )
-        self._prepare(runner, max_skips, split_on_oom)
+        self._prepare(runner, max_skips, split_on_oom, max_damaged)
 
     def resume_at(self, epoch: int, iteration: int) -> None:
         """Go on after ``epoch`` epochs and ``iteration`` iterations."""
@@ -198,8 +206,9 @@ class EpochBasedTrainLoop(_ResumableLoop, _EpochBasedTrainLoop):
 class IterBasedTrainLoop(_ResumableLoop, _IterBasedTrainLoop):
     """mmengine's loop, with a resume that is exact and loads no past batch.
 
-    ``max_skips`` and ``split_on_oom`` are explained at :class:`StepGuard`; the other arguments are
-    those of :class:`mmengine.runner.IterBasedTrainLoop`. A finite sampler is started
+    ``max_skips`` and ``split_on_oom`` are explained at :class:`StepGuard`, ``max_damaged`` is the
+    share of images that may be damaged (:class:`DamageCount`); the other arguments are those of
+    :class:`mmengine.runner.IterBasedTrainLoop`. A finite sampler is started
     again after its end with the next epoch's order.
     """
 
@@ -213,11 +222,12 @@ class IterBasedTrainLoop(_ResumableLoop, _IterBasedTrainLoop):
         dynamic_intervals: list[tuple[int, int]] | None = None,
         max_skips: int | None = 10,
         split_on_oom: bool = False,
+        max_damaged: float = 0.01,
     ) -> None:
         super().__init__(runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
         # Some versions of mmengine start their iterator, and with it the workers, at once.
         self.dataloader_iterator = None
-        self._prepare(runner, max_skips, split_on_oom)
+        self._prepare(runner, max_skips, split_on_oom, max_damaged)
 
     def resume_at(self, epoch: int, iteration: int) -> None:
         """Go on after ``iteration`` iterations; ``epoch`` is always 0 here."""
