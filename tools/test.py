@@ -109,6 +109,7 @@ def main() -> None:
     if args.out is not None and args.out_item == 'metrics' and args.out.suffix != '.json':
         raise launch.UsageError(f'--out {args.out}: metrics are written as .json only.')
     cfg = launch.load_config(args.config, args)
+    compat.require_scope(cfg.get('default_scope'))
     apply_arguments(cfg, args)
     preflight.check_datasets(cfg, ('test_dataloader',))
     preflight.check_weights(cfg)

@@ -80,6 +80,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     cfg = launch.load_config(args.config, args)
+    compat.require_scope(cfg.get('default_scope'))
     apply_arguments(cfg, args)
     preflight.check_datasets(cfg, ('train_dataloader', 'val_dataloader'))
     preflight.check_weights(cfg)

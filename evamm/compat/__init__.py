@@ -11,7 +11,7 @@ from types import ModuleType
 from evamm.compat import torchvision_schemas, upstream
 from evamm.compat.import_hooks import ImportHooks, SubstituteFinder
 
-__all__ = ['install', 'require']
+__all__ = ['install', 'require', 'require_scope']
 
 _hooks = ImportHooks()
 
@@ -44,6 +44,14 @@ def require(*names: str) -> None:
     from evamm.compat import requirements
 
     requirements.require(*names)
+
+
+def require_scope(scope: str | None) -> None:
+    """Checks the libraries that a config with this `default_scope` is built from."""
+    if scope == 'mmpretrain':
+        require('torchvision', 'mmpretrain')
+    elif scope in ('mmdet', 'mmseg'):
+        require(scope)
 
 
 def _introduce_packages(config_utils: ModuleType) -> None:

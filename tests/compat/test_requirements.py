@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import evamm
+from evamm import compat
 from evamm.compat import requirements
 from evamm.compat.requirements import require
 
@@ -47,6 +48,15 @@ def test_an_old_library_is_refused(monkeypatch: pytest.MonkeyPatch, version: str
 def test_a_new_enough_library_is_accepted(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     pretend(monkeypatch, {'torch': version})
     require('torch')
+
+
+def test_a_config_needs_the_library_of_its_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {})
+    for scope, library in (('mmpretrain', 'torchvision'), ('mmdet', 'mmdet'), ('mmseg', 'mmseg')):
+        with pytest.raises(ImportError, match=f'evamm needs {library}'):
+            compat.require_scope(scope)
+    for scope in (None, 'mmengine', 'evamm'):
+        compat.require_scope(scope)
 
 
 def test_two_distributions_of_one_library_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
