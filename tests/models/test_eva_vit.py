@@ -223,6 +223,19 @@ def test_finetune_initialisation():
         assert not block.mlp.w12.bias.any() and not block.attn.q_bias.any()
 
 
+@pytest.mark.parametrize('weight_init', ['finetune', 'pretrain'])
+@pytest.mark.parametrize('family', FAMILIES)
+def test_initialisation_leaves_nothing_as_it_was(family, weight_init):
+    with torch.device('meta'):
+        model = EVAViT(FAMILIES[family], img_size=16, weight_init=weight_init, layer_scale=0.1)
+    model.to_empty(device='cpu')
+    for param in model.parameters():
+        param.data.fill_(float('nan'))
+    model.init_weights()
+    assert not [name for name, param in model.named_parameters() if param.isnan().any()]
+    assert (model.blocks[1].gamma_2 == 0.1).all()
+
+
 def test_pretrain_initialisation_of_eva02():
     wide = dict(embed_dims=128, depth=12, num_heads=2, patch_size=4)
     plain = build(wide, weight_init='pretrain')

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..layers import Attention, Block
 from ..variants import EVAArch
 
 
@@ -22,6 +23,12 @@ def _init_linears(trunk: nn.Module, init: Callable[[Tensor], object]) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
+        elif isinstance(module, Attention) and module.q_bias is not None:
+            nn.init.zeros_(module.q_bias)
+            nn.init.zeros_(module.v_bias)
+        elif isinstance(module, Block) and module.gamma_1 is not None:
+            nn.init.constant_(module.gamma_1, module.layer_scale)
+            nn.init.constant_(module.gamma_2, module.layer_scale)
 
 
 def _rescale_residuals(trunk: nn.Module) -> None:

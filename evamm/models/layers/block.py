@@ -55,6 +55,7 @@ class Block(nn.Module):
         else:
             self.mlp = MLP(embed_dims, ffn_hidden_dims)
         self.drop_path = DropPath(drop_path_rate)
+        self.layer_scale = layer_scale
         if layer_scale is None:
             self.gamma_1 = self.gamma_2 = None
         else:
