@@ -2,9 +2,9 @@
 
     python -m benchmarks.input_pipeline --images 500x375 1000x750 2000x1500 digits
 
-Every pipeline reads a file and ends with an uint8 tensor [3, S, S], contiguous: normalisation is left to the
-device, as evamm does and as timm does with its prefetcher. One process, one thread, CPU time;
-rounds interleaved, with the same seed for each pipeline in a round. Three pieces of work:
+Every pipeline reads a file and ends with a contiguous uint8 tensor [3, S, S]: normalisation is
+left to the device, as evamm does and as timm does with its prefetcher. One process, one thread, CPU
+time; rounds interleaved, with the same seed for each pipeline in a round. Three pieces of work:
 
 - train: random resized crop (bicubic, 8-100 % of the area) and flip;
 - train+RA: the same and RandAugment rand-m9-mstd0.5-inc1 (timm's operations; for torchvision's

@@ -124,7 +124,7 @@ class Solarize(transforms.Solarize):
 
 @TRANSFORMS.register_module()
 class SolarizeAdd(transforms.SolarizeAdd):
-    """Add to the values below a threshold."""
+    """Add to the values below a threshold, up to 255 (mmpretrain wraps a whole `magnitude`)."""
 
     def transform(self, results: dict) -> dict:
         if self.random_disable():

@@ -1,4 +1,4 @@
-"""Crop and resize by torch's integer filter, which is Pillow's to the rounding of one grey level."""
+"""Crop and resize by torch's integer filter: Pillow's, but for the rounding of its weights."""
 
 from collections.abc import Sequence
 
@@ -19,10 +19,12 @@ def resize_image(
 ) -> np.ndarray:
     """Resize a picture of 8 bits.
 
-    'torch' and 'pillow' compute the same filter, widened when shrinking (antialiasing). Pillow
-    rounds its weights to 22 bits, torch to at most 15: below one value in a hundred differs, and
-    by one grey level. torch takes the rows of a crop as they lie in memory and uses the vector
-    unit; Pillow copies to four bytes per pixel and back. 'cv2' does not antialias.
+    'torch' and 'pillow' compute the same filter, widened when shrinking (antialiasing), the width
+    first and then the height. Pillow rounds its weights to 22 bits, torch to at most 15: in
+    photographs below one value in a hundred differs, by one grey level; in noise by two at most.
+    (Pillow 13 takes the height first where it shrinks while the width grows, which shows where a
+    bicubic filter overshoots.) torch takes half the time or less: it uses the vector unit, and
+    Pillow copies to four bytes per pixel and back. 'cv2' does not antialias.
 
     Args:
         image: uint8 [H, W, C] or [H, W], any strides.
