@@ -15,7 +15,7 @@ except ModuleNotFoundError:
 
 from evamm import compat
 
-compat.require('torch', 'mmengine', 'mmcv')
+compat.require('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
 
 from mmengine.config import Config
 

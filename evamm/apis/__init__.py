@@ -22,7 +22,7 @@ __all__ = sorted(_HOME)
 @cache
 def _load(home: str) -> ModuleType:
     if home != 'model_index':  # the names alone need none of these
-        compat.require('torch', 'mmengine', 'mmcv', 'mmpretrain')
+        compat.require('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
     return import_module(f'{__name__}.{home}')
 
 

@@ -47,10 +47,8 @@ def require(*names: str) -> None:
 
 
 def require_scope(scope: str | None) -> None:
-    """Checks the libraries that a config with this `default_scope` is built from."""
-    if scope == 'mmpretrain':
-        require('torchvision', 'mmpretrain')
-    elif scope in ('mmdet', 'mmseg'):
+    """Checks the library that a config with this `default_scope` is built from."""
+    if scope in ('mmpretrain', 'mmdet', 'mmseg'):
         require(scope)
 
 
