@@ -95,6 +95,7 @@ def main() -> int:
     try:
         # Read first, so that a wrong path shows before the model is built.
         paths = list_images(args.images, args.out_dir)
+        args.out_dir.mkdir(parents=True, exist_ok=True)
         inferencer = ImageClassificationInferencer(
             args.model, args.checkpoint or True, args.device, img_size=args.img_size
         )

@@ -15,7 +15,7 @@ def load_config(model: str | os.PathLike | Config) -> tuple[Config, ModelEntry |
         The config, and what the metafile says if a name was given.
 
     Raises:
-        ValueError: Unknown name.
+        ValueError: Unknown name, or a config that Python cannot run.
         FileNotFoundError: No such config file.
     """
     if isinstance(model, Config):
@@ -29,6 +29,16 @@ def load_config(model: str | os.PathLike | Config) -> tuple[Config, ModelEntry |
     if name.endswith('.py'):
         if not os.path.isfile(name):
             raise FileNotFoundError(f'There is no config file at {name}')
-        return Config.fromfile(name), None
+        return _read(name), None
     entry = find_entry(name)
     return Config.fromfile(entry.config), entry
+
+
+def _read(path: str) -> Config:
+    """Reads a config file, which is Python and can fail in every way that Python can."""
+    try:
+        return Config.fromfile(path)
+    except Exception as error:
+        raise ValueError(
+            f'The config {path} cannot be read: {type(error).__name__}: {error}'
+        ) from error

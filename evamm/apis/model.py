@@ -58,7 +58,7 @@ def get_model(
         `model.extract_feat(x)` the features, for normalised images x [B, 3, H, W].
 
     Raises:
-        ValueError: Unknown name, or no weights are known for `pretrained=True`.
+        ValueError: Unknown name or device, or no weights are known for `pretrained=True`.
         CheckpointError: The checkpoint cannot be read or does not fit.
 
     Example:
@@ -67,6 +67,7 @@ def get_model(
         torch.Size([1, 1000])
     """
     config, entry = load_config(model)
+    device = _check_device(device)
     if isinstance((backbone or {}).get('arch'), dict) and isinstance(
         config.model.backbone.get('arch'), str
     ):
@@ -147,6 +148,22 @@ def class_names(model: BaseModel) -> tuple[str, ...] | None:
     return tuple(names)
 
 
+def _check_device(device: str | torch.device | None) -> torch.device | None:
+    if device is None:
+        return None
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is unknown; use 'cpu', 'cuda' or 'cuda:1'.") from error
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f'device={str(device)!r} is not there: torch {torch.__version__} sees '
+            f"{torch.cuda.device_count()} CUDA devices. Use 'cpu', or install a build of PyTorch "
+            'for CUDA.'
+        )
+    return device
+
+
 def _set_num_classes(config: Config, num_classes: int) -> None:
     if num_classes == 0:
         config.model.head = None
@@ -213,9 +230,10 @@ def _quiet_mmengine() -> Iterator[None]:
 
 def _dataset_meta(checkpoint_meta: dict[str, Any], config: Config) -> dict[str, Any]:
     """Class names of the checkpoint, else of the config's test data set, else of its class."""
-    if checkpoint_meta.get('dataset_meta', {}).get('classes'):
-        return dict(checkpoint_meta['dataset_meta'])
-    if checkpoint_meta.get('CLASSES'):  # files of mmcls 0.x
+    stored = checkpoint_meta.get('dataset_meta')
+    if isinstance(stored, dict) and _are_names(stored.get('classes')):
+        return dict(stored)
+    if _are_names(checkpoint_meta.get('CLASSES')):  # files of mmcls 0.x
         return {'classes': checkpoint_meta['CLASSES']}
     dataset = (config.get('test_dataloader') or {}).get('dataset')
     while dataset is not None and 'dataset' in dataset:  # RepeatDataset and its kin
@@ -229,3 +247,12 @@ def _dataset_meta(checkpoint_meta: dict[str, Any], config: Config) -> dict[str, 
     with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmpretrain'):
         dataset_class = DATASETS.get(dataset['type'])
     return dict(getattr(dataset_class, 'METAINFO', None) or {})
+
+
+def _are_names(value: object) -> bool:
+    """Whether an entry of a file, which can hold anything, is a list of class names."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) > 0
+        and all(isinstance(name, str) for name in value)
+    )

@@ -42,7 +42,12 @@ def set_img_size(config: Config, img_size: int) -> None:
     Args:
         config: Config of a classification model.
         img_size: Height and width of the model's input in pixels.
+
+    Raises:
+        ValueError: The size is no positive whole number.
     """
+    if not isinstance(img_size, int) or img_size < 1:
+        raise ValueError(f'img_size={img_size!r} must be a whole number of at least 1 pixel.')
     config.model.backbone.img_size = img_size
     steps = [step for step in test_pipeline(config) if _base_type(step) in _SIZED_TRANSFORMS]
     crops = [step.crop_size for step in steps if _base_type(step) == 'CenterCrop']

@@ -182,3 +182,10 @@ def test_config_without_weights_is_explained(config: Config) -> None:
 def test_headless_config_with_classes_is_explained(listed: Path) -> None:
     with pytest.raises(ValueError, match='num_classes=3 needs a head'):
         get_model('eva02-test-headless', num_classes=3)
+
+
+@pytest.mark.parametrize('stored', [None, ['x'], {'classes': [1, 2, 3]}, {'classes': 'abc'}])
+def test_class_names_that_are_none(stored: object, config: Config) -> None:
+    from evamm.apis.model import _dataset_meta
+
+    assert _dataset_meta({'dataset_meta': stored}, config)['classes'][0] == 'digit 0'

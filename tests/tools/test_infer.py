@@ -217,3 +217,33 @@ def test_browse_and_feature_tools_write_pictures(
     for name in ('bird', 'cat'):
         with Image.open(tmp_path / 'features' / f'{name}.png') as picture:
             assert picture.size == (3 * 224 + 2 * 8, 224)
+
+
+def test_mistakes_that_show_before_any_work(
+    run: Callable[..., Done], place: Path, tmp_path: Path
+) -> None:
+    config, photo = place / 'config.py', place / 'data' / 'red' / '0.png'
+    broken = tmp_path / 'broken.py'
+    broken.write_text('model = dict(\n')
+    taken = tmp_path / 'taken'
+    taken.write_text('precious')
+    before = photo.read_bytes()
+    known = (config, photo, '--checkpoint', 'unused.pth')
+    for args, message in [
+        (('infer.py', broken, photo), 'broken.py cannot be read: SyntaxError'),
+        (('infer.py', *known, '--out-dir', taken), 'File exists'),
+        (('infer.py', *known, '--device', 'gpu'), "device='gpu' is unknown"),
+        (('infer.py', *known, '--device', 'cuda:99'), "device='cuda:99' is not there"),
+        (('infer.py', *known, '--img-size', '0'), 'img_size=0 must be'),
+        (('visualization/features.py', *known, '--out-dir', photo.parent), 'one of the images'),
+        (('visualization/features.py', *known, '--batch-size', '0'), '--batch-size'),
+        (('visualization/browse_dataset.py', broken), 'broken.py cannot be read: SyntaxError'),
+        (('visualization/browse_dataset.py', config, '--out', taken), '.png'),
+    ]:
+        if args[0] == 'infer.py' and '--out-dir' not in args:
+            args = (*args, '--out-dir', tmp_path / 'out')
+        done = run(*args)
+        assert done.returncode in (1, 2)
+        assert message in done.stderr, args
+    assert taken.read_text() == 'precious'
+    assert photo.read_bytes() == before

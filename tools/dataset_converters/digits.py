@@ -33,12 +33,19 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    if args.seed < 0:
+        print(f'error: --seed {args.seed}: must be at least 0.', file=sys.stderr)
+        return 2
     for task in args.task:
         start = time.monotonic()
         try:
             written = TASKS[task](args.out, seed=args.seed)
-        except (DigitsUnavailableError, FileExistsError) as error:
+        except DigitsUnavailableError as error:
             print(f'error: {error}', file=sys.stderr)
+            return 1
+        except OSError as error:
+            why = str(error) if error.errno is None else f'{error.strerror}: {error.filename}'
+            print(f'error: {args.out / task} cannot be written ({why}).', file=sys.stderr)
             return 1
         state = f'written in {time.monotonic() - start:.1f} s' if written else 'up to date'
         print(f'{args.out / task}: {state}')

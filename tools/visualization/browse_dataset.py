@@ -46,25 +46,27 @@ def main() -> int:
 
     compat.require('torch', 'mmengine', 'mmcv', 'mmpretrain')
     args = parse_args()
-
-    from mmengine.config import Config
+    if args.out.suffix.lower() not in ('.png', '.jpg', '.jpeg', '.webp'):
+        print(f'error: --out {args.out}: the name must end in .png, .jpg or .webp', file=sys.stderr)
+        return 2
 
     from evamm.apis.batches import take_batch
+    from evamm.apis.config import load_config
     from evamm.engine.runner import preflight
     from evamm.visualization.canvas import contact_sheet
 
     try:
-        config = Config.fromfile(args.config)
+        config, _ = load_config(args.config)
         config.merge_from_dict(args.cfg_options or {})
         preflight.check_datasets(config, (f'{args.split}_dataloader',))
         batch = take_batch(config, args.split, args.count, seed=args.seed)
-    except (FileNotFoundError, ValueError) as error:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     height, width = batch.images[0].shape[:2]
     title = f'{Path(args.config).name}: {args.split} input, {height} x {width}'
     sheet = contact_sheet(batch.images, batch.captions, title=title)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(args.out)
     pixels = np.stack(batch.images)
     print(

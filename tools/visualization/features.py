@@ -39,6 +39,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    if args.batch_size < 1:
+        print('error: --batch-size must be at least 1', file=sys.stderr)
+        return 2
 
     from evamm import compat
 
@@ -61,6 +64,9 @@ def main() -> int:
 
     try:
         sources = collect_images(args.images)
+        # Before the model, so that a folder that cannot take the pictures shows at once.
+        args.out_dir.mkdir(parents=True, exist_ok=True)
+        paths = picture_paths([source.name for source in sources], args.out_dir)
         extractor = FeatureExtractor(
             args.model, args.checkpoint or True, args.device, img_size=args.img_size
         )
@@ -79,8 +85,6 @@ def main() -> int:
         return 1
 
     colours = pca_colours(torch.stack(maps))  # [B, h, w, 3]
-    args.out_dir.mkdir(parents=True, exist_ok=True)
-    paths = picture_paths([source.name for source in sources], args.out_dir)
     for index, path in enumerate(paths):
         image = to_picture(inputs[index], transform.data_preprocessor)
         row = [image, enlarge(colours[index], *image.shape[:2])]

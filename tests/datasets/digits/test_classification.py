@@ -2,6 +2,7 @@ import builtins
 import functools
 import hashlib
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,17 @@ def test_converter_tool(tmp_path, monkeypatch):
     assert blocked.returncode == 1
     assert 'not written by this tool' in blocked.stderr
     assert 'Traceback' not in blocked.stderr
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [(['out', '--seed', '-1'], '--seed -1'), (['taken'], 'cannot be written (File exists')],
+)
+def test_impossible_requests_get_one_sentence(args, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'taken').write_text('precious')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['digits.py', *args])
+    tool = runpy.run_path(str(REPO / 'tools/dataset_converters/digits.py'), run_name='tool')
+    assert tool['main']() in (1, 2)
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['taken']
