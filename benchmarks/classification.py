@@ -8,7 +8,7 @@ Outputs and input gradients are compared first; if they differ nothing is timed.
 - train: forward, cross entropy, backward and a step of fused AdamW (two parameter groups, weight
   decay on matrices only; the same for every peer), gradients freed.
 
-Data loading and normalisation are not part of it. Prints a markdown table: median seconds of evamm,
+Data loading and normalisation are not part of it. Prints a markdown table: median milliseconds of evamm,
 and for each peer the median (and quartiles) over the rounds of its time divided by evamm's.
 """
 
@@ -22,6 +22,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from evamm.models.layers import linear
 
 from .peers import PEERS, VERSIONS, Work
 from .timing import Ratio, interleave
@@ -177,6 +179,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     parser.add_argument('--dtype', choices=tuple(DTYPES), help='autocast on CUDA (default: bf16)')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads (default: 1)')
+    parser.add_argument(
+        '--default-kernels',
+        action='store_true',
+        help="evamm with PyTorch's default matrix products, as on processors where they are best",
+    )
     args = parser.parse_args(argv)
     if args.dtype is None:
         args.dtype = 'bf16' if args.device == 'cuda' else 'fp32'
@@ -190,6 +197,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
+    if args.default_kernels:
+        linear._USE_ONEDNN = False
     others = [name for name in args.peers if name != 'evamm']
     place = processor(args.device)
     if args.device == 'cpu':

@@ -87,7 +87,8 @@ def kill_at_random(pid: int, work_dir: Path, inside_saving: bool, rng: random.Ra
     began = time.monotonic()
     wait = rng.uniform(0.0, 2.5)
     saves = rng.randint(1, 4)
-    seen: set[tuple] = set()
+    # Every save makes one temporary file under a name of its own.
+    seen: set[str] = set()
     while True:
         if ended(pid) is not None:
             return False
@@ -95,8 +96,7 @@ def kill_at_random(pid: int, work_dir: Path, inside_saving: bool, rng: random.Ra
             if time.monotonic() - began > wait:
                 break
         else:
-            for path in temporary_files(work_dir):
-                seen.add((path.name,))
+            seen |= {path.name for path in temporary_files(work_dir)}
             if len(seen) >= saves:
                 time.sleep(rng.uniform(0.0, 0.02))
                 break
@@ -151,12 +151,9 @@ def storm(folder: Path, kills: int, *, epochs: int, interval: int, seed: int) ->
                 raise RuntimeError(config.with_suffix('.log').read_text()[-3000:])
             whole[0] = folder / 'whole'
         name = f'run{number}'
-        config = tiny_run.write_config(
-            folder, name, epochs=epochs, interval=interval, **settings
-        )
+        config = tiny_run.write_config(folder, name, epochs=epochs, interval=interval, **settings)
         work_dir = folder / name
         report.runs += 1
-        reached = 0
         while True:
             report.starts += 1
             pid = start(config)
@@ -164,9 +161,8 @@ def storm(folder: Path, kills: int, *, epochs: int, interval: int, seed: int) ->
             if kill and kill_at_random(pid, work_dir, report.kills % 2 == 0, rng):
                 report.kills += 1
                 report.inside_saving += bool(temporary_files(work_dir))
-                reached = max(reached, tiny_run.progress(folder, name))
-                numbers = [int(path.stem[5:]) for path in work_dir.glob('iter_*.pth')]
-                report.lost.append(max(0, tiny_run.progress(folder, name) - max(numbers, default=0)))
+                saved = max((int(p.stem[5:]) for p in work_dir.glob('iter_*.pth')), default=0)
+                report.lost.append(max(0, tiny_run.progress(folder, name) - saved))
                 continue
             try:
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

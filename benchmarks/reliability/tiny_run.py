@@ -1,4 +1,4 @@
-"""A small but complete training run: PNG files, augmentation, mixup, drop path, EMA, AMP wrapper."""
+"""A small but complete training run: PNG files, augmentation, mixup, drop path, EMA, AMP."""
 
 from pathlib import Path
 

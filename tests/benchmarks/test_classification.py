@@ -6,6 +6,7 @@ import torch
 from benchmarks import classification
 from benchmarks.peers import PEERS, Work
 from benchmarks.timing import Ratio, interleave
+from evamm.models.layers import linear
 
 
 def test_peers_compute_the_same() -> None:
@@ -56,11 +57,13 @@ def test_ratio_is_taken_round_by_round() -> None:
     assert str(ratio) == '2.00 (2.00-2.50)'
 
 
-def test_prints_a_table(capsys: pytest.CaptureFixture) -> None:
+def test_prints_a_table(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, '_USE_ONEDNN', True)
     threads = torch.get_num_threads()
     try:
         classification.main(
-            '--models tiny@56 --peers timm --repeats 1 --batch 1 --modes forward'.split()
+            '--models tiny@56 --peers timm --repeats 1 --batch 1 --modes forward '
+            '--default-kernels'.split()
         )
     finally:
         torch.set_num_threads(threads)
@@ -69,6 +72,7 @@ def test_prints_a_table(capsys: pytest.CaptureFixture) -> None:
     cells = [cell.strip() for cell in lines[4].strip('|').split('|')]
     assert cells[:3] == ['tiny@56', 'forward', '1']
     assert float(cells[4].split()[0]) > 0
+    assert not linear._USE_ONEDNN
 
 
 @pytest.mark.parametrize('text', ['tiny', 'tiny@', 'giant@224', '224'])
