@@ -94,10 +94,13 @@ def test_no_past_sample_is_loaded_again(cfg, make_runner, monkeypatch):
         dataset = DATASETS.get('ToyDataset')
         loaded = []
         load = dataset.__getitem__
+
+        def counting(self, index, load=load, loaded=loaded):
+            loaded.append(index)
+            return load(self, index)
+
         with monkeypatch.context() as patch:
-            patch.setattr(
-                dataset, '__getitem__', lambda self, i, load=load: loaded.append(i) or load(self, i)
-            )
+            patch.setattr(dataset, '__getitem__', counting)
             without = {'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None}
             make_runner(cfg, resume=True, **without).train()
         assert len(loaded) == 2 * 4, loop
