@@ -22,6 +22,7 @@ compat.require('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
+from evamm.apis.model_index import prefers_averaged
 from evamm.engine.runner import launch, predictions, preflight
 
 
@@ -62,7 +63,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     # Testing with a layer that is not in the file would measure its random initialisation.
-    cfg.load_options = {'prefer_ema': not args.no_ema, 'complete': True}
+    prefer_ema = not args.no_ema and prefers_averaged(args.checkpoint)
+    cfg.load_options = {'prefer_ema': prefer_ema, 'complete': True}
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:

@@ -26,6 +26,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner, TestLoop
 
+from evamm.apis.model_index import prefers_averaged
 from evamm.engine.runner import launch, predictions
 from evamm.evaluation import ROBUSTNESS_SETS, format_robustness_table
 
@@ -192,7 +193,8 @@ def main() -> None:
         )
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    cfg.load_options = {'prefer_ema': not args.no_ema, 'complete': True}
+    prefer_ema = not args.no_ema and prefers_averaged(args.checkpoint)
+    cfg.load_options = {'prefer_ema': prefer_ema, 'complete': True}
     results = run(cfg, args)
     if is_main_process():
         name = args.name or Path(args.config).stem

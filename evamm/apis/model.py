@@ -15,7 +15,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 
 from evamm.apis.config import load_config
-from evamm.apis.model_index import ModelEntry, entry_of_weights
+from evamm.apis.model_index import ModelEntry, prefers_averaged
 from evamm.apis.transforms import set_img_size
 from evamm.checkpoints import load_checkpoint
 
@@ -126,8 +126,7 @@ def load_weights(
         The checkpoint's `meta`, empty for a dialect without it.
     """
     if prefer_ema is None:
-        entry = entry_of_weights(os.fspath(weights))
-        prefer_ema = entry is None or entry.averaged is not False
+        prefer_ema = prefers_averaged(weights)
     report = load_checkpoint(model, os.fspath(weights), prefer_ema=prefer_ema, sha256=sha256)
     if any(rule == 'no-head' for _, rule, _ in report.missing):
         warnings.warn(

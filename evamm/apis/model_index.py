@@ -5,6 +5,7 @@ Nothing here needs torch or an OpenMMLab library, so that listing the names stay
 
 import difflib
 import fnmatch
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -169,10 +170,20 @@ def find_entry(name: str) -> ModelEntry:
     return entry
 
 
-def entry_of_weights(address: str) -> ModelEntry | None:
-    """The entry whose released weights lie at `address`, None if no entry's do."""
-    entries = load_entries(index_root()).values()
-    return next((entry for entry in entries if entry.weights == address), None)
+def prefers_averaged(weights: str | os.PathLike) -> bool:
+    """Which weights to take of a file that has trained and averaged ones.
+
+    Args:
+        weights: Path or address. A released file is known by its name.
+
+    Returns:
+        False for a released file whose published figure belongs to the trained weights, else True.
+    """
+    name = os.fspath(weights).rpartition('/')[2]
+    for entry in load_entries(index_root()).values():
+        if entry.weights and entry.weights.rpartition('/')[2] == name:
+            return entry.averaged is not False
+    return True
 
 
 def list_models(

@@ -86,6 +86,7 @@ def test_released_weights_are_those_of_the_published_figure(
     metafile.write_text(yaml.safe_dump(content))
     model_index.load_entries.cache_clear()
     assert get_model(entry['Name'], pretrained=True).head.fc.bias[0] == expected
+    assert get_model(config, pretrained=weights).head.fc.bias[0] == expected  # by its file name
     other = 3.0 - expected
     model = get_model(entry['Name'], pretrained=True, prefer_ema=expected == 1.0)
     assert model.head.fc.bias[0] == other

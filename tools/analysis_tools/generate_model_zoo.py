@@ -26,8 +26,8 @@ NOTES = """\
 - *Top-1*, *Top-5*: of the table that the model's name comes from (EVA-02: mmpretrain's conversion,
   which took the trained weights; EVA-L: timm's evaluation; EVA-01-g: the authors').
 - *Official*: top-1 / top-5 of the authors' README or log, with the averaged weights (EMA) or the
-  trained ones (raw). A file may hold both: `evamm.get_model(..., pretrained=True)` takes the ones
-  the figure belongs to, `tools/test.py` the averaged ones unless you say `--no-ema`.
+  trained ones (raw). A file may hold both: `evamm.get_model` and `tools/test.py` know a released
+  file by its name and take the weights that the figure belongs to.
 """
 
 ZOO_HEAD = """\
