@@ -8,8 +8,8 @@ Outputs and input gradients are compared first; if they differ nothing is timed.
 - train: forward, cross entropy, backward and a step of fused AdamW (two parameter groups, weight
   decay on matrices only; the same for every peer), gradients freed.
 
-Data loading and normalisation are not part of it. Prints a markdown table: median milliseconds of evamm,
-and for each peer the median (and quartiles) over the rounds of its time divided by evamm's.
+Data loading and normalisation are not part of it. Prints a markdown table: median milliseconds of
+evamm, and for each peer the median (and quartiles) over the rounds of its time divided by evamm's.
 """
 
 import argparse
