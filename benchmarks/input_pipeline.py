@@ -127,7 +127,7 @@ def timm_pipeline(size: int, work: str) -> Load:
         mean=(0.48145466, 0.4578275, 0.40821073),
         crop_pct=1.0,
     )
-    return lambda path: torch.as_tensor(transform(Image.open(path).convert('RGB')))
+    return lambda path: torch.as_tensor(transform(Image.open(path).convert('RGB'))).contiguous()
 
 
 def _torchvision(size: int, work: str, version: object, on_pillow: bool) -> list:
@@ -152,7 +152,7 @@ def torchvision_v1_pipeline(size: int, work: str) -> Load:
 
     steps = [*_torchvision(size, work, transforms, on_pillow=True), transforms.PILToTensor()]
     transform = transforms.Compose(steps)
-    return lambda path: transform(Image.open(path).convert('RGB'))
+    return lambda path: transform(Image.open(path).convert('RGB')).contiguous()
 
 
 def torchvision_v2_pipeline(size: int, work: str) -> Load:
@@ -277,7 +277,7 @@ def resizers(image: np.ndarray, size: int) -> dict[str, Callable[[], object]]:
 def measure_parts(kind: str, paths: list[str], size: int, repeats: int) -> None:
     """Decoders and resize functions alone; the first of each is the reference."""
     content = Path(paths[0]).read_bytes()
-    image = np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
+    image = np.array(Image.open(io.BytesIO(content)).convert('RGB'))
     for part, jobs in (('decode', decoders(content)), ('resize', resizers(image, size))):
         seconds = interleave(jobs, repeats, 'cpu')
         first = next(iter(jobs))
