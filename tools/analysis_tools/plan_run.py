@@ -1,0 +1,322 @@
+"""Say how to run a config on a number of GPUs: batch, accumulation, memory and days.
+
+Examples:
+    python tools/analysis_tools/plan_run.py configs/eva02/eva02_large_p14_8xb16_in1k.py --gpus 8
+    python tools/analysis_tools/plan_run.py --write     # the table of docs/en/scaling.md
+
+Nothing is measured: memory and time follow the formulas of docs/en/scaling.md, with the rate of the
+GPU and the share of it that is used (MFU) as assumptions.
+"""
+
+import argparse
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evamm.registry import MODELS  # isort: skip  (first: it makes the libraries importable)
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from evamm.models.flops import count_macs
+from evamm.models.variants import EVAArch, resolve_arch
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / 'docs' / 'en' / 'scaling.md'
+BEGIN = '<!-- table of plan_run.py: begin (generated, do not edit) -->'
+END = '<!-- table of plan_run.py: end -->'
+IMAGES = {'ImageNet': 1_281_167, 'ImageNet21k': 14_197_122}
+# Share of the rate of large matrix products that a training step reaches, by width: assumed.
+MFU = ((1024, 0.40), (768, 0.35), (384, 0.25), (0, 0.15))
+GIB = 2**30
+# Of the memory of the device; the rest is for the context, workspaces and fragmentation.
+USABLE = 0.85
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one config runs on a number of GPUs; sizes in bytes per GPU."""
+
+    gpus: int
+    sharded: bool
+    batch_size: int
+    accumulation: int
+    states: int
+    activations: int
+    days: float
+
+    @property
+    def command(self) -> str:
+        """Options to add to the training command."""
+        options = [
+            f'train_dataloader.batch_size={self.batch_size}',
+            f'optim_wrapper.accumulative_counts={self.accumulation}',
+        ]
+        if self.sharded:
+            options.append('model_wrapper_cfg.type=evamm.FSDP2')
+        return ' '.join(options)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a config that decide about memory and time."""
+
+    name: str
+    arch: EVAArch
+    tokens: int
+    params: int
+    trained: int
+    averaged: bool
+    recomputes: bool
+    macs: int
+    total_batch: int
+    images: int
+
+    @classmethod
+    def from_config(cls, path: Path, images: int | None = None) -> 'Recipe':
+        """Read a config.
+
+        Args:
+            path: Config file whose model has the backbone ``evamm.EVAViT``.
+            images: Images seen in the whole run; None takes epochs x dataset.
+
+        Raises:
+            ValueError: The config says too little; the message names the key.
+        """
+        cfg = Config.fromfile(path)
+        backbone = cfg.model.get('backbone', {})
+        if backbone.get('type') != 'evamm.EVAViT':
+            raise ValueError(f'{path}: model.backbone is no evamm.EVAViT.')
+        if 'train_dataloader' not in cfg or 'optim_wrapper' not in cfg:
+            raise ValueError(
+                f'{path}: has no train_dataloader and optim_wrapper, nothing to train.'
+            )
+        total_batch = cfg.get('auto_scale_lr', {}).get('base_batch_size')
+        if total_batch is None:
+            raise ValueError(f'{path}: auto_scale_lr.base_batch_size (the total batch) is missing.')
+        if images is None:
+            images = _images(cfg, path, total_batch)
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        trunk = model.backbone
+        hooks = [hook.get('type', '') for hook in cfg.get('custom_hooks') or []]
+        head = cfg.model.get('head') or {}
+        return cls(
+            name=Path(path).stem,
+            arch=resolve_arch(backbone['arch']),
+            tokens=1 + trunk.grid_size[0] * trunk.grid_size[1],
+            params=sum(p.numel() for p in model.parameters()),
+            trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            averaged=any('EMAHook' in hook for hook in hooks),
+            recomputes=bool(backbone.get('with_cp', False)),
+            macs=count_macs(
+                backbone['arch'],
+                trunk.img_size,
+                trunk.patch_size,
+                num_classes=head.get('num_classes', 0),
+            ),
+            total_batch=total_batch,
+            images=images,
+        )
+
+    def states(self, gpus: int, sharded: bool) -> int:
+        """Bytes of weights, gradients, AdamW's two moments and the average, all float32."""
+        kept = 4 * self.params * (1 + self.averaged) + 12 * self.trained
+        if not sharded:
+            return kept + 2 * self.params  # bfloat16 copies of the weights
+        block = math.ceil(self.params / self.arch.depth)
+        # Two whole blocks at a time (one computes, the next arrives), with copies and a gradient.
+        return kept // gpus + 2 * block * (4 + 2) + 4 * block
+
+    def activations(self, images: int) -> int:
+        """Bytes kept for the backward pass."""
+        block = saved_bytes(self.arch, self.tokens)
+        residual = 4 * self.tokens * self.arch.embed_dims
+        kept = self.arch.depth * residual + block if self.recomputes else self.arch.depth * block
+        return images * kept
+
+    def plan(self, gpus: int, memory: float, rate: float, mfu: float) -> Plan | None:
+        """The largest batch per GPU that fits; None if not even one image does.
+
+        Args:
+            gpus: Number of GPUs.
+            memory: GiB of one GPU.
+            rate: FLOP/s of large matrix products of one GPU.
+            mfu: Share of it that training reaches.
+        """
+        flops = 2 * self.macs * 3 * self.images * (4 / 3 if self.recomputes else 1)
+        days = flops / (gpus * rate * mfu) / 86400
+        room = memory * GIB * USABLE
+        for sharded in (False, True) if gpus > 1 else (False,):
+            states = self.states(gpus, sharded)
+            for batch in sorted(_divisors(self.total_batch // gpus), reverse=True):
+                if states + self.activations(batch) <= room:
+                    return Plan(
+                        gpus=gpus,
+                        sharded=sharded,
+                        batch_size=batch,
+                        accumulation=self.total_batch // gpus // batch,
+                        states=states,
+                        activations=self.activations(batch),
+                        days=days,
+                    )
+        return None
+
+
+def saved_elements(arch: EVAArch) -> tuple[int, int]:
+    """Numbers that one block keeps of one token for its backward pass.
+
+    Returns:
+        How many are float32 and how many bfloat16 under autocast.
+    """
+    dims, hidden = arch.embed_dims, arch.ffn_hidden_dims
+    single = 2 * dims  # inputs of the two norms
+    half = 7 * dims  # inputs of qkv, of the FFN and of proj, q, k, v, output of the attention
+    if arch.ffn == 'swiglu':
+        half += 4 * hidden  # both halves, SiLU of the first, input of the last product
+        single += hidden * arch.ffn_norm  # input of the inner norm
+    else:
+        half += 2 * hidden
+    single += dims * arch.attn_norm
+    return single, half
+
+
+def saved_bytes(arch: EVAArch, tokens: int) -> int:
+    """Bytes that one block keeps of one image for its backward pass, under bfloat16 autocast."""
+    single, half = saved_elements(arch)
+    return tokens * (4 * single + 2 * half)
+
+
+def default_mfu(width: int) -> float:
+    """The assumed MFU of a trunk of this width."""
+    return next(mfu for least, mfu in MFU if width >= least)
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _images(cfg: Config, path: Path, total_batch: int) -> int:
+    """Images that a run of the config sees."""
+    if 'max_iters' in cfg.train_cfg:
+        counts = cfg.optim_wrapper.get('accumulative_counts', 1)
+        return cfg.train_cfg.max_iters // counts * total_batch
+    dataset = cfg.train_dataloader.dataset.type.rpartition('.')[2]
+    if dataset not in IMAGES:
+        raise ValueError(f'{path}: give --images, the size of {dataset} is not known here.')
+    return cfg.train_cfg.max_epochs * IMAGES[dataset]
+
+
+def _size(number: int) -> str:
+    return f'{number / GIB:.1f} GiB'
+
+
+def _days(days: float) -> str:
+    return f'{days:.1f} days' if days >= 1 else f'{24 * days:.1f} h'
+
+
+def table(memory: float, rate: float) -> str:
+    """One row per official recipe."""
+    lines = [
+        '| config | total batch | images seen | train FLOPs | MFU assumed | 1 GPU | 8 GPUs '
+        '| 128 GPUs |',
+        '|---|---|---|---|---|---|---|---|',
+    ]
+    for path in sorted((ROOT / 'configs').glob('eva*/*.py')):
+        try:
+            recipe = Recipe.from_config(path)
+        except ValueError:
+            continue  # headless trunks
+        mfu = default_mfu(recipe.arch.embed_dims)
+        cells = []
+        for gpus in (1, 8, 128):
+            plan = recipe.plan(gpus, memory, rate, mfu)
+            how = 'does not fit'
+            if plan is not None:
+                size = _size(plan.states + plan.activations)
+                kind = ' FSDP' if plan.sharded else ''
+                how = f'{plan.batch_size} x {plan.accumulation}{kind}, {size}, {_days(plan.days)}'
+            cells.append(how)
+        exaflops = 6 * recipe.macs * recipe.images / 1e18
+        name = f'`{recipe.name}`' + (' (recomputes)' if recipe.recomputes else '')
+        lines.append(
+            f'| {name} | {recipe.total_batch} | {recipe.images / 1e6:.1f} M | {exaflops:.3g} E | '
+            f'{mfu:.0%} | {" | ".join(cells)} |'
+        )
+    return '\n'.join(lines)
+
+
+def page(memory: float, rate: float) -> str:
+    """The text of docs/en/scaling.md with a new table."""
+    text = PAGE.read_text(encoding='utf-8')
+    head, rest = text.split(BEGIN)
+    return f'{head}{BEGIN}\n{table(memory, rate)}\n{END}{rest.split(END)[1]}'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', nargs='?', type=Path, help='config to plan')
+    parser.add_argument('--gpus', type=int, default=8, help='number of GPUs (default: 8)')
+    parser.add_argument('--memory', type=float, default=139, help='GiB of a GPU (default: 139)')
+    parser.add_argument(
+        '--tflops', type=float, default=790, help='rate of large bfloat16 products (default: 790)'
+    )
+    parser.add_argument('--mfu', type=float, help='share of it that is used; default: by width')
+    parser.add_argument('--images', type=int, help='images seen in the run; default: by dataset')
+    parser.add_argument(
+        '--write', action='store_true', help='write the table of docs/en/scaling.md'
+    )
+    parser.add_argument('--check', action='store_true', help='fail if that table is not up to date')
+    args = parser.parse_args()
+    if (args.config is None) == (not (args.write or args.check)):
+        parser.error('give a config, or --write or --check')
+    return args
+
+
+def main() -> int:
+    args = parse_args()
+    rate = args.tflops * 1e12
+    if args.write or args.check:
+        text = page(args.memory, rate)
+        if args.write:
+            PAGE.write_text(text, encoding='utf-8')
+        elif text != PAGE.read_text(encoding='utf-8'):
+            print(f'{PAGE} is out of date: run {Path(__file__).name} --write', file=sys.stderr)
+            return 1
+        return 0
+    try:
+        recipe = Recipe.from_config(args.config, args.images)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if recipe.total_batch % args.gpus:
+        print(f'--gpus {args.gpus} does not divide the total batch {recipe.total_batch}.')
+        return 1
+    mfu = args.mfu or default_mfu(recipe.arch.embed_dims)
+    plan = recipe.plan(args.gpus, args.memory, rate, mfu)
+    print(f'Total batch                  {recipe.total_batch}')
+    print(f'Images seen                  {recipe.images / 1e6:.1f} M')
+    print(f'Training FLOPs               {6 * recipe.macs * recipe.images:.3g}')
+    print(f'Weights and optimizer        {_size(recipe.states(1, False))} on one GPU')
+    print(f'Activations per image        {_size(recipe.activations(1))}')
+    if plan is None:
+        print(f'One image does not fit into {args.memory:g} GiB: use more GPUs, or with_cp=True.')
+        return 1
+    print(f'Plan for {plan.gpus} GPUs')
+    print(f'  images per GPU             {plan.batch_size} x {plan.accumulation} accumulated')
+    kind = 'FSDP' if plan.sharded else 'DDP' if plan.gpus > 1 else 'none'
+    memory = f'{_size(plan.states)} + {_size(plan.activations)} activations'
+    print(f'  parallel training          {kind}')
+    print(f'  memory per GPU             {memory}')
+    print(
+        f'  time                       {_days(plan.days)} at {mfu:.0%} of {args.tflops:g} TFLOP/s'
+    )
+    print(f'  command                    bash tools/dist_train.sh {args.config} {plan.gpus} \\')
+    print(f'      --cfg-options {plan.command}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
