@@ -24,9 +24,18 @@ from . import tiny_run
 COMPARED = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'rng', 'train_loop')
 # Every fork has them: a start then takes a fraction of a second.
 PRELOADED = (
-    'evamm.models', 'evamm.datasets', 'evamm.engine', 'evamm.evaluation', 'tools.train',
-    'mmpretrain.models', 'mmpretrain.datasets', 'mmpretrain.evaluation', 'matplotlib.pyplot',
-    'mmpretrain.visualization', 'mmpretrain.engine', 'yapf.yapflib.yapf_api',
+    'evamm.models',
+    'evamm.datasets',
+    'evamm.engine',
+    'evamm.evaluation',
+    'tools.train',
+    'mmpretrain.models',
+    'mmpretrain.datasets',
+    'mmpretrain.evaluation',
+    'matplotlib.pyplot',
+    'mmpretrain.visualization',
+    'mmpretrain.engine',
+    'yapf.yapflib.yapf_api',
 )
 SETTINGS = (
     {'workers': 0, 'async_save': False},

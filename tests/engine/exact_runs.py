@@ -82,6 +82,9 @@ def scramble():
 def by_iteration(cfg, sampler='DefaultSampler'):
     cfg['train_cfg'] = {'by_epoch': False, 'max_iters': 18, 'val_interval': 7}
     cfg['param_scheduler'] = {
-        'type': 'evamm.WarmupCosineLR', 'warmup': 4, 'by_epoch': False, 'end': 18
+        'type': 'evamm.WarmupCosineLR',
+        'warmup': 4,
+        'by_epoch': False,
+        'end': 18,
     }
     cfg['train_dataloader']['sampler']['type'] = sampler

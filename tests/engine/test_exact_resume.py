@@ -55,9 +55,7 @@ def test_a_run_stopped_at_many_places_ends_with_the_same_bits(cfg, make_runner, 
 @pytest.mark.parametrize('accumulation', [1, 4])
 @pytest.mark.parametrize('scaler', [False, True])
 @pytest.mark.parametrize('ema', [False, True])
-def test_every_state_is_taken_up_again(
-    cfg, make_runner, tmp_path, loop, accumulation, scaler, ema
-):
+def test_every_state_is_taken_up_again(cfg, make_runner, tmp_path, loop, accumulation, scaler, ema):
     """Stops inside an epoch and, with accumulation, inside a window: 6 + 1 and 12 + 3 of 4."""
     if loop == 'iter':
         by_iteration(cfg)
@@ -137,12 +135,20 @@ def start_two(*command):
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost',
-           'MASTER_PORT': str(port)}
+    env = {
+        **os.environ,
+        'OMP_NUM_THREADS': '1',
+        'WORLD_SIZE': '2',
+        'MASTER_ADDR': 'localhost',
+        'MASTER_PORT': str(port),
+    }
     processes = [
         subprocess.Popen(
-            [sys.executable, *command], env={**env, 'RANK': rank, 'LOCAL_RANK': rank},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, *command],
+            env={**env, 'RANK': rank, 'LOCAL_RANK': rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for rank in '01'
     ]

@@ -117,9 +117,7 @@ def test_too_many_skips_stop_the_run_with_what_is_needed_to_reproduce(
     with pytest.raises(NonFiniteError, match='iteration 8.*max_skips is 1.*state.pth'):
         runner.train()
     bundle = run_dir / 'non_finite_iter_8'
-    assert {path.name for path in bundle.iterdir()} == {
-        'state.pth', 'batch_rank0.pth', 'config.py'
-    }
+    assert {path.name for path in bundle.iterdir()} == {'state.pth', 'batch_rank0.pth', 'config.py'}
     batch = torch.load(bundle / 'batch_rank0.pth', weights_only=True)['batch']
 
     class Batches(Hook):

@@ -155,9 +155,7 @@ class StepGuard:
                 norms = torch._foreach_norm(gradients)
                 total = total + sum(norm.to(total.device).float() for norm in norms)
         if self.stop.share((~total.isfinite()).float()):
-            raise NonFiniteError(
-                'loss' if not losses.isfinite().all() else 'gradients'
-            )
+            raise NonFiniteError('loss' if not losses.isfinite().all() else 'gradients')
 
     def _has_scaler(self) -> bool:
         scaler = getattr(self._wrapper, 'loss_scaler', None)
@@ -317,12 +315,13 @@ class StepGuard:
 def _as_plain(batch: Any) -> Any:
     """A batch as dicts, lists and tensors."""
     if hasattr(batch, 'to_dict') and hasattr(batch, 'metainfo'):
-        return {'type': type(batch).__name__, **_as_plain(batch.metainfo),
-                **_as_plain(dict(batch.items()))}
+        return {
+            'type': type(batch).__name__,
+            **_as_plain(batch.metainfo),
+            **_as_plain(dict(batch.items())),
+        }
     if isinstance(batch, dict):
-        return to_plain(
-            {key: _as_plain(value) for key, value in batch.items()}, what='batch'
-        )
+        return to_plain({key: _as_plain(value) for key, value in batch.items()}, what='batch')
     if isinstance(batch, (list, tuple)):
         return [_as_plain(value) for value in batch]
     return batch

@@ -166,9 +166,7 @@ class EpochBasedTrainLoop(_ResumableLoop, _EpochBasedTrainLoop):
         split_on_oom: bool = False,
         max_damaged: float = 0.01,
     ) -> None:
-        super().__init__(
-            runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals
-        )
+        super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
         self._prepare(runner, max_skips, split_on_oom, max_damaged)
 
     def resume_at(self, epoch: int, iteration: int) -> None:

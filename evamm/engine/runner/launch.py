@@ -22,13 +22,29 @@ class UsageError(ConfigError):
     """Something that was asked for on the command line cannot be done."""
 
 
+class _Settings(DictAction):
+    """KEY=VALUE pairs; says which one is none."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: list[str],
+        option_string: str | None = None,
+    ) -> None:
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string} {value}: expected KEY=VALUE, such as a.b=1')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every OpenMMLab tool that runs a config."""
     parser.add_argument('--work-dir', help='folder for logs, results and checkpoints')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_Settings,
         metavar='KEY=VALUE',
         help='override settings of the config: a.b=1 a.c="[x,y]" (no spaces inside a value)',
     )
@@ -52,14 +68,19 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
     ``./work_dirs/<name of the config>``.
 
     Raises:
-        UsageError: There is no such file.
+        UsageError: There is no such file, it is no config, or an option does not fit it.
     """
     if not Path(path).is_file():
         raise UsageError(f'config {path} does not exist (looked for {Path(path).absolute()}).')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(path)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    try:
+        cfg = Config.fromfile(path)
+        if args.cfg_options is not None:
+            cfg.merge_from_dict(args.cfg_options)
+    except Exception as error:  # a config is Python: anything can go wrong in it
+        raise UsageError(
+            f'config {path} cannot be used: {type(error).__name__}: {_message(error)}'
+        ) from error
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -89,6 +110,23 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
+def _message(error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return ' '.join(text.partition('More details can be found')[0].split())
+
+
+def _part_being_built(error: BaseException) -> str | None:
+    """``type`` of the innermost part of a config that could not be built, None for other errors."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name.startswith('build_') and 'obj_type' in (
+            names := trace.tb_frame.f_locals
+        ):
+            found = str(names['obj_type'])
+        trace = trace.tb_next
+    return found
+
+
 def run_tool(main: Callable[[], None]) -> int:
     """Run a tool; turn mistakes a user can mend into one sentence instead of a traceback.
 
@@ -99,5 +137,15 @@ def run_tool(main: Callable[[], None]) -> int:
         main()
     except (CheckpointError, DatasetNotFoundError, WeightsNotFoundError, ConfigError) as error:
         print(f'error: {error}', file=sys.stderr)
+        return 1
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        part = _part_being_built(error)
+        if part is None or os.environ.get('EVAMM_TRACEBACK'):
+            raise
+        print(
+            f'error: {part} of the config cannot be built: {_message(error)} '
+            '(EVAMM_TRACEBACK=1 shows where)',
+            file=sys.stderr,
+        )
         return 1
     return 0

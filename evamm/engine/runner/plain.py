@@ -41,9 +41,7 @@ def _convert(value: object, copy: bool = False) -> object:
     raise _NotPlain(type(value).__name__)
 
 
-def to_plain(
-    values: Mapping, *, what: str, strict: bool = False, copy: bool = False
-) -> dict:
+def to_plain(values: Mapping, *, what: str, strict: bool = False, copy: bool = False) -> dict:
     """A copy of ``values`` on the CPU in which every leaf is a tensor or a plain value.
 
     Args:
