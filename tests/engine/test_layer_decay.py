@@ -7,6 +7,7 @@ from torch import nn
 
 import evamm.registry  # noqa: F401
 from evamm.engine import LayerDecayOptimWrapperConstructor
+from evamm.engine.errors import ConfigError
 from evamm.models import EVAViT
 
 RATE = 0.5
@@ -283,3 +284,12 @@ def test_adamw_is_fused_by_default_and_takes_the_same_steps():
             optimizer.step()
     for fused, plain in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-6, atol=1e-7)
+
+
+def test_unknown_optimizer_is_named():
+    build = LayerDecayOptimWrapperConstructor(
+        {'type': 'OptimWrapper', 'optimizer': {'type': 'AdmW', 'lr': 1e-3}},
+        {'layer_decay_rate': 0.9},
+    )
+    with pytest.raises(ConfigError, match="'AdmW'.*did you mean AdamW"):
+        build(Classifier(trunk()))

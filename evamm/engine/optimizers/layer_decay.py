@@ -1,11 +1,13 @@
 """Layer-wise learning-rate decay with as few parameter groups as possible."""
 
+import difflib
+
 import torch
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
-from evamm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from evamm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 
 from ..errors import ConfigError
 from .layer_decay_rules import RULES, Placement, find_trunks, place_parameters
@@ -72,6 +74,12 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> object:
         """Build the optimizer wrapper for ``model``."""
         optimizer_type = self.optimizer_cfg['type']
+        if isinstance(optimizer_type, str) and OPTIMIZERS.get(optimizer_type) is None:
+            close = difflib.get_close_matches(optimizer_type, dir(torch.optim), n=2)
+            raise ConfigError(
+                f'optim_wrapper.optimizer.type={optimizer_type!r} is not a registered optimizer'
+                f'{"; did you mean " + " or ".join(close) + "?" if close else "."}'
+            )
         if optimizer_type in ('AdamW', torch.optim.AdamW) and 'foreach' not in self.optimizer_cfg:
             model_devices = {param.device.type for param in model.parameters()}
             fused = model_devices <= {'cpu', 'cuda'}
