@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 from evamm.checkpoints import resize_pos_embed
 from evamm.models.backbones import EVAViT
@@ -275,7 +276,9 @@ def checkpoint_of(model, path):
     return str(path)
 
 
-def test_init_cfg_loads_a_file_with_its_options_and_logs_what_happened(tmp_path, capfd):
+def test_init_cfg_loads_a_file_with_its_options_and_logs_what_happened(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'handle', lambda r: lines.append(r.msg))
     pretrained = build(out_type='raw')  # owns `norm`, as after masked image modelling
     torch.nn.init.constant_(pretrained.norm.bias, 0.5)
     init_cfg = dict(type='Pretrained', checkpoint=checkpoint_of(pretrained, tmp_path / 'mim.pt'))
@@ -284,7 +287,7 @@ def test_init_cfg_loads_a_file_with_its_options_and_logs_what_happened(tmp_path,
     for name, value in pretrained.blocks.state_dict().items():
         assert torch.equal(fresh.blocks.state_dict()[name], value), name
     assert not fresh.fc_norm.bias.any() and torch.equal(moved.fc_norm.bias, pretrained.norm.bias)
-    logged = ''.join(capfd.readouterr())
+    logged = '\n'.join(lines)
     for words in ('mim.pt', 'resized   pos_embed', 'mask_token', "mim_norm='discard'"):
         assert words in logged
 

@@ -16,7 +16,7 @@ train_pipeline = [
         crop_ratio_range=(0.6, 1.0),
         interpolation='bilinear',
     ),
-    dict(type='PackInputs'),
+    dict(type='evamm.PackInputs'),
 ]
 
 test_pipeline = [
@@ -24,7 +24,7 @@ test_pipeline = [
     # Digits are already this size; pictures from elsewhere are not.
     dict(type='evamm.ResizeEdge', scale=28, edge='short', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=28),
-    dict(type='PackInputs'),
+    dict(type='evamm.PackInputs'),
 ]
 
 train_dataloader = dict(
