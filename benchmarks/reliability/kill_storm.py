@@ -114,7 +114,7 @@ def kill_at_random(pid: int, work_dir: Path, inside_saving: bool, rng: random.Ra
         else:
             seen |= {path.name for path in temporary_files(work_dir)}
             if len(seen) >= saves:
-                time.sleep(rng.uniform(0.0, 0.02))
+                time.sleep(rng.uniform(0.0, 0.002))
                 break
         time.sleep(0.0005)
     try:

@@ -200,6 +200,16 @@ class EpochBasedTrainLoop(_ResumableLoop, _EpochBasedTrainLoop):
         self._epoch += 1
 
 
+class _NotStarted:
+    """Stands for a data loader where some versions of mmengine would start its workers."""
+
+    def __init__(self, dataloader: DataLoader) -> None:
+        self.dataset = dataloader.dataset
+
+    def __iter__(self) -> Iterator:
+        return iter(())
+
+
 @LOOPS.register_module()
 class IterBasedTrainLoop(_ResumableLoop, _IterBasedTrainLoop):
     """mmengine's loop, with a resume that is exact and loads no past batch.
@@ -222,8 +232,16 @@ class IterBasedTrainLoop(_ResumableLoop, _IterBasedTrainLoop):
         split_on_oom: bool = False,
         max_damaged: float = 0.01,
     ) -> None:
-        super().__init__(runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
-        # Some versions of mmengine start their iterator, and with it the workers, at once.
+        if isinstance(dataloader, dict):
+            dataloader = runner.build_dataloader(
+                dataloader,
+                seed=runner.seed,
+                diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False),
+            )
+        super().__init__(
+            runner, _NotStarted(dataloader), max_iters, val_begin, val_interval, dynamic_intervals
+        )
+        self.dataloader = dataloader
         self.dataloader_iterator = None
         self._prepare(runner, max_skips, split_on_oom, max_damaged)
 
