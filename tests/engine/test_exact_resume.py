@@ -22,7 +22,9 @@ def cfg(toy_cfg):
     return toy_cfg
 
 
-def whole_and_resumed(cfg, make_runner, tmp_path, stops, where='train', **resumed):
+def whole_and_resumed(
+    cfg, make_runner, tmp_path, stops, where='train', last='iter_18.pth', **resumed
+):
     """Run without a stop, then with stops after these iterations; the two last checkpoints."""
     make_runner(cfg, work_dir=str(tmp_path / 'whole')).train()
     hooks = cfg['custom_hooks']
@@ -36,7 +38,7 @@ def whole_and_resumed(cfg, make_runner, tmp_path, stops, where='train', **resume
         cfg['train_dataloader'][key] = value
     scramble()
     make_runner(cfg, resume=True).train()
-    return tmp_path / 'whole' / 'iter_18.pth', tmp_path / 'run' / 'iter_18.pth'
+    return tmp_path / 'whole' / last, tmp_path / 'run' / last
 
 
 EVERYWHERE = [1, 2, 6, 7, 11, 12, 17, 18]
@@ -115,6 +117,14 @@ def test_a_validation_that_was_due_is_made_up_for(cfg, make_runner, tmp_path, lo
     assert_same_end(whole, resumed)
     scores = torch.load(resumed, weights_only=True)['message_hub']['log_scalars']['val/score']
     assert len(scores['log']) == {'epoch': 1, 'iter': 2}[loop]
+
+
+def test_a_validation_after_the_checkpoint_of_an_epoch_is_made_up_for(
+    cfg, make_runner, tmp_path
+):
+    cfg['default_hooks']['checkpoint'].update(by_epoch=True, interval=1)
+    files = whole_and_resumed(cfg, make_runner, tmp_path, [12], where='val', last='epoch_3.pth')
+    assert_same_end(*files)
 
 
 def test_a_validation_is_not_repeated(cfg, make_runner, tmp_path):

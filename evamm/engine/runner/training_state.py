@@ -79,8 +79,6 @@ def collect(
             runner.param_schedulers, lambda scheduler: scheduler.state_dict()
         )
     runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
-    # After the hooks, which may have something left to log.
-    checkpoint['message_hub'] = history_to_plain(runner.message_hub.state_dict())
     # After the hooks, which may have values to add to the history.
     checkpoint['message_hub'] = history_to_plain(runner.message_hub.state_dict())
     shards = {}
