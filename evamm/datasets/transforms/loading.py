@@ -60,6 +60,8 @@ def _jpeg_channels(content: bytes) -> int | None:
 class LoadImageFromFile(BaseTransform):
     """Read `img_path` as uint8 [H, W, 3] in BGR order; adds `img`, `img_shape` and `ori_shape`.
 
+    Results that already hold `img` pass unchanged: mmpretrain's own inferencer reads the image itself.
+
     Args:
         backend_args: Arguments of the file backend, see mmengine.fileio.
     """
@@ -72,6 +74,8 @@ class LoadImageFromFile(BaseTransform):
         Raises:
             OSError: The file cannot be read or decoded; the message names it.
         """
+        if 'img' in results and 'img_path' not in results:
+            return results
         path = results['img_path']
         content = fileio.get(path, backend_args=self.backend_args)
         try:
