@@ -60,7 +60,7 @@ def _jpeg_channels(content: bytes) -> int | None:
 class LoadImageFromFile(BaseTransform):
     """Read `img_path` as uint8 [H, W, 3] in BGR order; adds `img`, `img_shape` and `ori_shape`.
 
-    Results that already hold `img` pass unchanged: mmpretrain's own inferencer reads the image itself.
+    Results that hold `img` already pass unchanged: mmpretrain's inferencer reads the image itself.
 
     Args:
         backend_args: Arguments of the file backend, see mmengine.fileio.
