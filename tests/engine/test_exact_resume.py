@@ -119,9 +119,7 @@ def test_a_validation_that_was_due_is_made_up_for(cfg, make_runner, tmp_path, lo
     assert len(scores['log']) == {'epoch': 1, 'iter': 2}[loop]
 
 
-def test_a_validation_after_the_checkpoint_of_an_epoch_is_made_up_for(
-    cfg, make_runner, tmp_path
-):
+def test_a_validation_after_the_checkpoint_of_an_epoch_is_made_up_for(cfg, make_runner, tmp_path):
     cfg['default_hooks']['checkpoint'].update(by_epoch=True, interval=1)
     files = whole_and_resumed(cfg, make_runner, tmp_path, [12], where='val', last='epoch_3.pth')
     assert_same_end(*files)
