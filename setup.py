@@ -75,7 +75,8 @@ setup(
         'onedl': requirements('mminstall'),
         'openmmlab': requirements('mminstall_upstream'),
         'optional': requirements('optional'),
-        'tests': requirements('tests') + requirements('optional'),
+        'clip': requirements('clip'),
+        'tests': requirements('tests') + requirements('optional') + requirements('clip'),
     },
     classifiers=[
         'Programming Language :: Python :: 3',

@@ -4,19 +4,23 @@ from .crop_border import CropBorder
 from .flip import RandomFlip
 from .loading import LoadImageFromFile
 from .masking import BlockMasking, EvenMasking, RandomMasking
-from .packing import PackInputs
+from .packing import PackInputs, PackPairInputs
 from .rand_augment import RandAugment
 from .resize import RandomResizedCrop, ResizeEdge
+from .text import ChooseText, TokenizeText
 
 __all__ = [
     'BlockMasking',
+    'ChooseText',
     'CropBorder',
     'EvenMasking',
     'LoadImageFromFile',
     'PackInputs',
+    'PackPairInputs',
     'RandAugment',
     'RandomFlip',
     'RandomMasking',
     'RandomResizedCrop',
     'ResizeEdge',
+    'TokenizeText',
 ]
