@@ -13,6 +13,7 @@ from .loading import load_checkpoint
 from .reading import Checkpoint, read_checkpoint, read_object
 from .report import LoadReport
 from .resize import resize_patch_kernel, resize_pos_embed, resize_rel_pos
+from .text_tower import load_text_checkpoint
 from .wrappers import unwrap
 from .writing import remove_stale_files, write_checkpoint
 
@@ -29,6 +30,7 @@ __all__ = [
     'fit_state_dict',
     'from_evamm',
     'load_checkpoint',
+    'load_text_checkpoint',
     'read_checkpoint',
     'read_object',
     'remove_stale_files',

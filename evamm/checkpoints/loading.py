@@ -1,7 +1,7 @@
 """Loading a checkpoint of any dialect into a model."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from .dialects import canonicalize, find_trunk_prefix
 from .errors import CheckpointError, abbreviate
 from .fitting import fit_state_dict
 from .reading import Checkpoint, read_checkpoint
-from .report import LoadReport
+from .report import LoadReport, not_finite, warn_about
 
 
 def load_checkpoint(
@@ -64,17 +64,36 @@ def load_checkpoint(
             allow_partial=allow_partial,
             complete=complete,
         )
-        _check_types(fitted, target)
+        report.path, report.source, report.meta = path.path, path.source, path.meta
+        copy_into(target, fitted, report)
     except CheckpointError as error:
         raise CheckpointError(f'{path.path or "checkpoint"}: {error}') from error
-    with torch.no_grad():
-        for name, value in fitted.items():
-            target[name].copy_(_as_target(value, target[name]))
-    report.path, report.source, report.meta = path.path, path.source, path.meta
     report.dialect = canonical.dialect
     report.dropped = canonical.dropped + report.dropped
     report.renamed += canonical.renamed
     return report
+
+
+def copy_into(
+    target: Mapping[str, Tensor], fitted: Mapping[str, Tensor], report: LoadReport
+) -> None:
+    """Copies checked tensors into a model's and notes it; the last step of every loading.
+
+    Args:
+        target: Tensors of the model by name.
+        fitted: What to copy, of the same shapes.
+        report: Gets the names of what was loaded and of what holds NaN or infinity.
+
+    Raises:
+        CheckpointError: A tensor is of another kind than the model's, or the model has no memory.
+    """
+    _check_types(fitted, target)
+    report.loaded = list(fitted)
+    report.not_finite = not_finite(fitted)
+    warn_about(report)
+    with torch.no_grad():
+        for name, value in fitted.items():
+            target[name].copy_(_as_target(value, target[name]))
 
 
 def _as_target(value: Tensor, target: Tensor) -> Tensor:
@@ -95,7 +114,7 @@ def _patch_grid(model: nn.Module, target: dict[str, Tensor]) -> tuple[int, int] 
     return None if grid is None else tuple(grid)
 
 
-def _check_types(fitted: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+def _check_types(fitted: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     on_meta = [name for name in fitted if target[name].is_meta]
     if on_meta:
         raise CheckpointError(
