@@ -38,7 +38,7 @@ MODELS = _node(root.MODELS, 'evamm.models')
 MODEL_WRAPPERS = _node(root.MODEL_WRAPPERS, 'evamm.engine')
 WEIGHT_INITIALIZERS = _node(root.WEIGHT_INITIALIZERS, 'evamm.models')
 TASK_UTILS = _node(root.TASK_UTILS, 'evamm.models')
-FUNCTIONS = _node(root.FUNCTIONS, 'evamm.datasets')
+FUNCTIONS = _node(root.FUNCTIONS, 'evamm.models')
 
 # Evaluation, visualisation, inference
 METRICS = _node(root.METRICS, 'evamm.evaluation')

@@ -1,6 +1,5 @@
 """Datasets, transforms and samplers."""
 
-from .collate import collate_pairs
 from .robustness import ImageNetA, ImageNetR, ImageNetSketch, ImageNetV2, ObjectNet
 from .tokenizer import get_tokenizer
 from .transforms import CropBorder
@@ -12,6 +11,5 @@ __all__ = [
     'ImageNetSketch',
     'ImageNetV2',
     'ObjectNet',
-    'collate_pairs',
     'get_tokenizer',
 ]
