@@ -2,11 +2,13 @@
 
 from .crop_border import CropBorder
 from .flip import RandomFlip
+from .load_teacher_features import LoadTeacherFeatures
 from .loading import LoadImageFromFile
 from .masking import BlockMasking, EvenMasking, RandomMasking
 from .packing import PackInputs, PackPairInputs
 from .rand_augment import RandAugment
 from .resize import RandomResizedCrop, ResizeEdge
+from .seeded_crops import SeededCrops
 from .text import ChooseText, TokenizeText
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     'CropBorder',
     'EvenMasking',
     'LoadImageFromFile',
+    'LoadTeacherFeatures',
     'PackInputs',
     'PackPairInputs',
     'RandAugment',
@@ -22,5 +25,6 @@ __all__ = [
     'RandomMasking',
     'RandomResizedCrop',
     'ResizeEdge',
+    'SeededCrops',
     'TokenizeText',
 ]
