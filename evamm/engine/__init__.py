@@ -10,12 +10,14 @@ from .hooks import (
     ValRNGHook,
 )
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from .optimizers import AmpOptimWrapper, LayerDecayOptimWrapperConstructor
+from .optimizers import LAMB, LARS, AmpOptimWrapper, LayerDecayOptimWrapperConstructor
 from .runner import EVARunner
 from .schedulers import WarmupCosineLR
 from .strategies import FSDP2
 
 __all__ = [
+    'LAMB',
+    'LARS',
     'AmpOptimWrapper',
     'CheckpointHook',
     'CompileBlocksHook',

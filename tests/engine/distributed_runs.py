@@ -22,7 +22,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 import evamm.registry  # noqa: F401
-from evamm.engine import FSDP2, EVARunner
+from evamm.engine import FSDP2, LAMB, LARS, EVARunner
 from evamm.engine.strategies.sharded_checkpoint import read_sharded
 
 EPOCHS, PER_EPOCH, TOTAL_BATCH = 2, 3, 4
@@ -138,6 +138,7 @@ def assert_close(found, expected, tolerance=1e-6):
 CHECKS = (
     'ddp_equals_one_process',
     'fsdp_equals_one_process',
+    'lamb_and_lars_take_the_norms_of_whole_tensors',
     'fsdp_writes_the_file_of_one_process',
     'fsdp_resumes_where_one_process_stopped',
     'fsdp_accumulates_and_resumes_inside_a_window',
@@ -187,6 +188,26 @@ class Checks:
         assert abs(norms - self.single['norms'].numpy()).max() < 1e-5
         hub = runner.message_hub.log_scalars
         assert hub['train/hfu'].current() > 1.3 * hub['train/mfu'].current()
+
+    def lamb_and_lars_take_the_norms_of_whole_tensors(self):
+        batch = {
+            'inputs': torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+            'labels': torch.tensor([0, 1, 2, 1]),
+        }
+        for optimizer_class in (LAMB, LARS):
+            torch.manual_seed(5)
+            whole = MODELS.build({'type': 'TinyClassifier'})
+            whole.init_weights()
+            sharded = FSDP2(copy.deepcopy(whole))
+            for model in (whole, sharded):
+                params = [param for param in model.parameters() if param.requires_grad]
+                optimizer = optimizer_class(params, lr=0.1, weight_decay=0.05)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    model(**batch, mode='loss')['loss'].backward()
+                    optimizer.step()
+            found = {name: param.full_tensor() for name, param in sharded.module.named_parameters()}
+            assert_close(found, dict(whole.named_parameters()), tolerance=2e-6)
 
     def fsdp_writes_the_file_of_one_process(self):
         found = torch.load(self.root / 'fsdp' / 'epoch_2.pth', weights_only=True)

@@ -1,0 +1,54 @@
+"""What LAMB and LARS share: norms of whole tensors, also of sharded ones, without host syncs."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from ..errors import ConfigError
+from ..strategies.sharding import local_part
+
+
+def parameters_with_gradients(group: dict, optimizer: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parameters of a group that have a gradient, with it.
+
+    Raises:
+        ConfigError: A gradient is sparse.
+    """
+    for param in group['params']:
+        if param.grad is None:
+            continue
+        if param.grad.is_sparse:
+            raise ConfigError(
+                f'{optimizer} takes no sparse gradients; build the nn.Embedding of shape '
+                f'{tuple(param.shape)} with sparse=False.'
+            )
+        yield param, param.grad
+
+
+def local_parts(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """What this process holds of each tensor."""
+    return [local_part(tensor) for tensor in tensors]
+
+
+def whole_norms(owners: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    """2-norms of tensors, [len(values)] in float32 (float64 for float64).
+
+    Args:
+        owners: Parameters that the values belong to; where they are sharded, the values are the
+            parts of this process and the norm is that of the whole. All processes must call it
+            together then.
+        values: Tensors on one device with one precision.
+    """
+    dtype = torch.promote_types(values[0].dtype, torch.float32)
+    norms = torch.stack(torch._foreach_norm(list(values), 2, dtype=dtype))
+    meshes = {owner.device_mesh for owner in owners if isinstance(owner, DTensor)}
+    if not meshes:
+        return norms
+    if len(meshes) > 1 or not all(isinstance(owner, DTensor) for owner in owners):
+        raise ConfigError('Parameters of one group must be sharded over the same processes.')
+    squares = norms.square()
+    all_reduce(squares, 'sum', meshes.pop().get_group())
+    return squares.sqrt()
