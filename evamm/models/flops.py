@@ -7,6 +7,7 @@ element-wise work such as RoPE, SiLU or the residual adds.
 import math
 from collections.abc import Mapping, Sequence
 
+from .clip_variants import CLIP_ARCHS, CONTEXT_LENGTH, CLIPArch, TextArch, resolve_text_arch
 from .variants import EVAArch, resolve_arch
 
 
@@ -91,3 +92,41 @@ def count_table_macs(
     # `fc_norm` sees only the mean of the patch tokens.
     normalised = arch.depth * tokens * per_token + arch.embed_dims
     return count_macs(arch, img_size, patch_size) + 5 * normalised
+
+
+def count_text_macs(
+    arch: str | Mapping | TextArch,
+    embed_dims: int,
+    tokens: int = CONTEXT_LENGTH,
+    *,
+    pooled: bool = False,
+) -> int:
+    """Multiply-accumulates of a text tower for one text; a causal product counts as a whole one.
+
+    Args:
+        arch: Name or fields of a text tower.
+        embed_dims: Width of the joint space.
+        tokens: Length of the sequence.
+        pooled: Compute the last block for the pooled token only, as
+            :class:`evamm.CLIPTextTransformer` does; False for the figure of published tables.
+    """
+    arch = resolve_text_arch(arch)
+    width = arch.width
+    keys = 2 * tokens * width**2
+    rows = 1 if pooled else tokens
+    whole = 12 * tokens * width**2 + 2 * tokens**2 * width
+    last = keys + 10 * rows * width**2 + 2 * rows * tokens * width
+    return (arch.depth - 1) * whole + last + width * embed_dims
+
+
+def count_clip_macs(arch: str | CLIPArch) -> int:
+    """Multiply-accumulates of one image and one full text, as in published tables.
+
+    Twice this value is the column GFLOPs of OpenCLIP's ``model_profile.csv``.
+
+    Args:
+        arch: Name in :data:`evamm.models.clip_variants.CLIP_ARCHS`.
+    """
+    arch = CLIP_ARCHS[arch] if isinstance(arch, str) else arch
+    image = count_macs(arch.vision, arch.img_size, num_classes=arch.embed_dims)
+    return image + count_text_macs(arch.text, arch.embed_dims)
