@@ -2,7 +2,10 @@
 
 from .checkpoint import CheckpointHook
 from .compile_blocks import CompileBlocksHook
+from .dataset_meta import DatasetMetaHook
 from .ema import EMAHook
+from .knn import KNNHook
+from .linear_probe import LinearProbeHook
 from .runtime_info import RuntimeInfoHook
 from .throughput import ThroughputHook
 from .val_rng import ValRNGHook
@@ -10,7 +13,10 @@ from .val_rng import ValRNGHook
 __all__ = [
     'CheckpointHook',
     'CompileBlocksHook',
+    'DatasetMetaHook',
     'EMAHook',
+    'KNNHook',
+    'LinearProbeHook',
     'RuntimeInfoHook',
     'ThroughputHook',
     'ValRNGHook',
