@@ -11,8 +11,9 @@ from evamm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 
 from ..errors import ConfigError
 from .layer_decay_rules import RULES, Placement, find_trunks, place_parameters
+from .towers import Tower, check_rate, check_towers, make_towers
 
-_KEYS = ('layer_decay_rate', 'rule', 'custom_keys')
+_KEYS = ('layer_decay_rate', 'rule', 'custom_keys', 'towers')
 _CUSTOM_KEYS = ('lr_mult', 'decay_mult')
 
 
@@ -26,6 +27,19 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     more with ``custom_keys``; each has ``lr``, ``lr_scale``, ``weight_decay`` and ``group_name``.
     The groups are printed as one table.
 
+    Parts of a model can have rates of their own, as both towers of a CLIP model do::
+
+        paramwise_cfg = dict(
+            rule='classification',
+            towers=dict(
+                visual=dict(prefixes=['backbone.', 'head.'], lr=2e-4, layer_decay_rate=0.75),
+                text=dict(prefixes=['text.'], lr=2e-5, layer_decay_rate=0.75),
+            ),
+        )
+
+    What is in none of them (``logit_scale``) takes the values of the optimizer. Layers are counted
+    in each tower by itself.
+
     AdamW runs fused on CPU and CUDA unless the config decides otherwise (``fused`` or
     ``foreach``).
 
@@ -35,10 +49,12 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             (``'classification'``, ``'segmentation'`` or ``'detection'``: which parameters are
             exempt from weight decay and which layer they are in) and ``custom_keys``, which maps
             a part of a parameter name to ``dict(lr_mult=, decay_mult=)``; the longest match wins.
+            ``towers`` maps a name to ``dict(prefixes=, lr=, weight_decay=, layer_decay_rate=)``;
+            missing values are those of the optimizer and of ``layer_decay_rate``.
 
     Raises:
-        ConfigError: Unknown key or rule, a rate outside (0, 1], no ``lr``, no trunk in the model or
-            a custom key that matches nothing.
+        ConfigError: Unknown key or rule, a rate outside (0, 1], no ``lr``, no trunk in the model, a
+            custom key or a prefix that matches nothing.
     """
 
     def _validate_cfg(self) -> None:
@@ -51,10 +67,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     f'LayerDecayOptimWrapperConstructor knows {", ".join(_KEYS)}.'
                 )
         rate = cfg.get('layer_decay_rate', 1.0)
-        if not 0 < rate <= 1:
-            raise ConfigError(
-                f'optim_wrapper.paramwise_cfg.layer_decay_rate must be in (0, 1], found {rate}.'
-            )
+        check_rate(rate, 'optim_wrapper.paramwise_cfg')
         if cfg.get('rule', 'classification') not in RULES:
             raise ConfigError(
                 f'optim_wrapper.paramwise_cfg.rule must be one of {", ".join(RULES)}, '
@@ -70,6 +83,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_lr is None:
             raise ConfigError('optim_wrapper.optimizer needs lr: the peak learning rate.')
         self.base_wd = self.base_wd or 0.0
+        whole = Tower('', ('',), self.base_lr, self.base_wd, rate)
+        self.towers = make_towers(cfg.get('towers'), whole)
 
     def __call__(self, model: nn.Module) -> object:
         """Build the optimizer wrapper for ``model``."""
@@ -98,37 +113,45 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f'{type(module).__name__} has get_layer_depth(name, prefix). Use a backbone that '
                 'has it (evamm.EVAViT, most mmpretrain backbones), or another constructor.'
             )
-        rate = self.paramwise_cfg.get('layer_decay_rate', 1.0)
+        check_towers(self.towers, module)
         rule = self.paramwise_cfg.get('rule', 'classification')
         unused = set(self.paramwise_cfg.get('custom_keys', {}))
-        members: dict[tuple[float, float], list[Placement]] = {}
-        for placed in place_parameters(module, trunks, rule):
-            lr_scale = rate ** (placed.num_layers - 1 - placed.layer)
-            weight_decay = self.base_wd if placed.decays else 0.0
+        members: dict[tuple[Tower, float, float], list[Placement]] = {}
+        for placed in place_parameters(module, trunks, rule, self.towers):
+            tower = placed.tower
+            lr_scale = tower.layer_decay_rate ** (placed.num_layers - 1 - placed.layer)
+            weight_decay = tower.weight_decay if placed.decays else 0.0
             key, options = self._custom(placed.name)
             unused.discard(key)
             lr_scale *= options.get('lr_mult', 1.0)
             if 'decay_mult' in options:
-                weight_decay = self.base_wd * options['decay_mult']
-            members.setdefault((lr_scale, weight_decay), []).append(placed)
+                weight_decay = tower.weight_decay * options['decay_mult']
+            members.setdefault((tower, lr_scale, weight_decay), []).append(placed)
         if unused:
             raise ConfigError(
                 f'optim_wrapper.paramwise_cfg.custom_keys: {", ".join(sorted(unused))} is not '
                 'part of the name of any trainable parameter.'
             )
+        order = {tower: index for index, tower in enumerate(self.towers)}
         groups = [
             {
                 'params': [placed.param for placed in group],
-                'lr': self.base_lr * lr_scale,
+                'lr': tower.lr * lr_scale,
                 'weight_decay': weight_decay,
                 'lr_scale': lr_scale,
-                'group_name': _group_name(group, weight_decay),
+                'group_name': _group_name(tower, group, weight_decay),
             }
-            for (lr_scale, weight_decay), group in sorted(
-                members.items(), key=lambda item: (item[1][0].layer, item[0][0], -item[0][1])
+            for (tower, lr_scale, weight_decay), group in sorted(
+                members.items(),
+                key=lambda item: (
+                    order[item[0][0]],
+                    item[1][0].layer,
+                    item[0][1],
+                    -item[0][2],
+                ),
             )
         ]
-        print_log(_table(groups, rule=rule, rate=rate), logger='current')
+        print_log(_table(groups, rule=rule, towers=self.towers), logger='current')
         params.extend(groups)
 
     def _custom(self, name: str) -> tuple[str | None, dict]:
@@ -137,19 +160,23 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return (matches[0], custom_keys[matches[0]]) if matches else (None, {})
 
 
-def _group_name(group: list[Placement], weight_decay: float) -> str:
+def _group_name(tower: Tower, group: list[Placement], weight_decay: float) -> str:
+    kind = 'decay' if weight_decay else 'no_decay'
+    if tower.name == 'other' and tower.layer_decay_rate == 1:
+        return f'other_{kind}'
     layers = sorted({placed.layer for placed in group})
     span = f'{layers[0]}' if len(layers) == 1 else f'{layers[0]}-{layers[-1]}'
-    return f'layer_{span}_{"decay" if weight_decay else "no_decay"}'
+    return f'{tower.name}_layer_{span}_{kind}'.lstrip('_')
 
 
-def _table(groups: list[dict], *, rule: str, rate: float) -> str:
+def _table(groups: list[dict], *, rule: str, towers: list[Tower]) -> str:
     width = max(len(group['group_name']) for group in groups)
     header = (
         f'{"group":<{width}}  {"lr scale":>10}  {"peak lr":>10}  {"weight decay":>12}  '
         f'{"tensors":>7}  {"parameters":>13}'
     )
-    lines = [f'Parameter groups: {len(groups)} (rule {rule}, layer decay {rate:g})', header]
+    rates = ', '.join(f'{tower.name} {tower.layer_decay_rate:g}'.strip() for tower in towers)
+    lines = [f'Parameter groups: {len(groups)} (rule {rule}, layer decay {rates})', header]
     for group in groups:
         lines.append(
             f'{group["group_name"]:<{width}}  {group["lr_scale"]:>10.4g}  {group["lr"]:>10.4g}  '

@@ -3,14 +3,17 @@
 Every rule answers two questions about one parameter. The layer comes from the trunk
 (``get_layer_depth``): 0 for the embeddings, i + 1 for block i, the last one for everything else.
 Sources: ``optim_factory.py`` of EVA-01 and EVA-02 (classification and pre-training),
+``EVA-CLIP/rei/training/optim.py`` (image-text training, the same rule for each tower),
 ``seg/mmcv_custom/layer_decay_optimizer_constructor.py`` (segmentation),
 ``det/detectron2/modeling/backbone/vit.py`` with ``solver/build.py`` (detection).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+
+from .towers import Tower, tower_of
 
 # Parameters of the EVA-01 Mask2Former head that the official constructor files under layer 0.
 _SEGMENTATION_LAYER_0 = tuple(
@@ -98,21 +101,27 @@ class Placement:
 
     name: str
     param: Tensor
+    tower: Tower
     layer: int
     num_layers: int
     decays: bool
 
 
-def place_parameters(model: nn.Module, trunks: list[Trunk], rule: str) -> Iterator[Placement]:
-    """Layer and weight decay of every trainable parameter, in the order of the model.
+def place_parameters(
+    model: nn.Module, trunks: Sequence[Trunk], rule: str, towers: Sequence[Tower]
+) -> Iterator[Placement]:
+    """Tower, layer and weight decay of every trainable parameter, in the order of the model.
 
-    With several trunks (image and text towers) a parameter belongs to the one whose prefix its
-    name carries; parameters outside of all trunks go by the first trunk, which puts them into its
-    last layer.
+    A parameter belongs to the trunk whose prefix its name carries. Others go by the first trunk
+    of their tower (of the model, if the tower has none), which puts them into its last layer.
     """
     for name, param in model.named_parameters():
         if not param.requires_grad:
             continue
-        trunk = next((t for t in trunks if name.startswith(t.prefix)), trunks[0])
+        tower = tower_of(name, towers)
+        trunk = next((t for t in trunks if name.startswith(t.prefix)), None)
+        if trunk is None:
+            inside = [t for t in trunks if tower_of(t.prefix, towers) is tower]
+            trunk = (inside or trunks)[0]
         layer, decays = RULES[rule](name, param, trunk)
-        yield Placement(name, param, layer, trunk.layer_depth(name)[1], decays)
+        yield Placement(name, param, tower, layer, trunk.layer_depth(name)[1], decays)
