@@ -92,9 +92,10 @@ class EVARunner(Runner):
             compile_blocks(training_state.bare_model(self), **options)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """Register mmengine's default hooks and the one that shields training from validation."""
+        """Register mmengine's default hooks, and those that every run of evamm has."""
         super().register_default_hooks(hooks)
         self.register_hook({'type': 'evamm.ValRNGHook'})
+        self.register_hook({'type': 'evamm.DatasetMetaHook'})
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build a training loop; mmengine's two loops are built as evamm's."""

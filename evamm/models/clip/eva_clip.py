@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from evamm.checkpoints import load_checkpoint
+from evamm.engine.errors import ConfigError
 from evamm.registry import MODELS
 
 from ..layers.linear import Linear
+from ..losses.gather import at_least_float32
+from .predictors import build_predictor
 
 _TRAIN_CFG = ('micro_batch_size', 'clamp_logit_scale')
 
@@ -35,7 +38,7 @@ class EVACLIP(BaseModel):
             parts, the activations of a part are computed again, with the same random numbers,
             when its gradients are due. Memory for activations is that of one part, and time that
             of one more forward pass (GradCache, paper 2101.06983).
-        test_cfg: What ``mode='predict'`` does, see :mod:`evamm.models.clip.zero_shot`.
+        test_cfg: What ``mode='predict'`` does, see :mod:`evamm.models.clip.predictors`.
         data_preprocessor: Config of the preprocessor of images.
         init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint=...)`` loads a whole pair.
     """
@@ -79,6 +82,7 @@ class EVACLIP(BaseModel):
         self.micro_batch_size = train_cfg.get('micro_batch_size')
         self.max_logit_scale = train_cfg.get('clamp_logit_scale', math.log(100))
         self.test_cfg = dict(test_cfg or {})
+        self.predictor = build_predictor(test_cfg)
 
     def init_weights(self) -> None:
         """Towers by their own rules, a small random head (official), then ``init_cfg``."""
@@ -113,7 +117,7 @@ class EVACLIP(BaseModel):
             Tensor of shape [B, E].
         """
         features = self.head(self.backbone(images)[-1])
-        return F.normalize(features.float(), dim=-1) if normalize else features
+        return F.normalize(at_least_float32(features), dim=-1) if normalize else features
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
         """Embeds texts.
@@ -133,7 +137,7 @@ class EVACLIP(BaseModel):
                 longest = -(-longest // 8) * 8
             tokens = tokens[:, :longest]
         features = self.text(tokens.to(device, non_blocking=True))
-        return F.normalize(features.float(), dim=-1) if normalize else features
+        return F.normalize(at_least_float32(features), dim=-1) if normalize else features
 
     def forward(
         self,
@@ -154,9 +158,12 @@ class EVACLIP(BaseModel):
             ``'predict'``: what ``test_cfg`` says.
         """
         if mode == 'predict':
-            from .zero_shot import predict
-
-            return predict(self, inputs, data_samples)
+            if self.predictor is None:
+                raise ConfigError(
+                    'This model has no test_cfg, so it does not know what to predict. Set '
+                    "model.test_cfg=dict(type='zero_shot') or dict(type='retrieval')."
+                )
+            return self.predictor(self, inputs, data_samples)
         if mode not in ('tensor', 'loss'):
             raise ValueError(f"mode={mode!r} is unknown; use 'tensor', 'loss' or 'predict'.")
         tokens = None if data_samples is None else stack_tokens(data_samples)

@@ -70,7 +70,7 @@ class CLIPTextTransformer(BaseModule):
         options = dict(self.init_cfg or {})
         if options and options.pop('type', None) != 'Pretrained':
             raise ValueError(
-                f"CLIPTextTransformer: init_cfg={self.init_cfg} is not supported; use "
+                f'CLIPTextTransformer: init_cfg={self.init_cfg} is not supported; use '
                 "type='Pretrained' or leave init_cfg out."
             )
         self._draw_weights()
