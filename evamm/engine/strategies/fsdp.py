@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import broadcast
+from mmengine.dist import all_reduce, broadcast
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -38,12 +38,17 @@ def _dtype(value: str | None, key: str) -> torch.dtype | None:
     return _DTYPES[value]
 
 
+def _average_gradient(param: nn.Parameter) -> None:
+    all_reduce(param.grad, op='mean')
+
+
 @MODEL_WRAPPERS.register_module()
 class FSDP2(nn.Module):
     """Spreads parameters, gradients and optimizer state over all processes.
 
     Each block of each transformer is one unit, frozen teachers included, the rest of the model
-    another; a unit is whole on a device only while it computes. Parameter names do not change, so
+    another; a unit is whole on a device only while it computes. Parameters without an axis (a logit
+    scale) cannot be cut: every process has them whole. Parameter names do not change, so
     layer decay, frozen parts, checkpoints and loading work as with one process, and so do moving
     averages (:class:`evamm.EMAHook`), ``with_cp`` and ``compile``. Needs :class:`evamm.EVARunner`,
     which draws or loads the first weights before they are sharded::
@@ -97,6 +102,11 @@ class FSDP2(nn.Module):
             'mp_policy': MixedPrecisionPolicy(cast_forward_inputs=False, **precision),
             'offload_policy': CPUOffloadPolicy() if cpu_offload else OffloadPolicy(),
         }
+        scalars = {param for param in module.parameters() if param.ndim == 0}
+        for param in scalars:
+            if param.requires_grad:
+                param.register_post_accumulate_grad_hook(_average_gradient)
+        options['ignored_params'] = scalars
         for block in find_blocks(module, blocks).values():
             fully_shard(block, **options)
         # Embeddings, norms and heads are small and stay float32. The root is always freed, so that

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from evamm.registry import MODELS
 
-from .gather import gather_features, scale_grad
+from .gather import at_least_float32, gather_features, scale_grad
 
 
 @MODELS.register_module()
@@ -71,8 +71,8 @@ class ContrastiveLoss(nn.Module):
             Scalar.
         """
         with torch.autocast(image_features.device.type, enabled=False):
-            images, texts = image_features.float(), text_features.float()
-            return self._loss(images, texts, logit_scale.float())
+            images, texts = at_least_float32(image_features), at_least_float32(text_features)
+            return self._loss(images, texts, logit_scale)
 
     def _loss(self, images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
         batch, rank = images.shape[0], get_rank()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class _GatherWithGrad(torch.autograd.Function):
-    """Concatenation over processes; the gradient of a part is the sum over all processes' losses."""
+    """Concatenation over processes; gradients are summed up over the losses of all."""
 
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:
@@ -17,16 +17,17 @@ class _GatherWithGrad(torch.autograd.Function):
     def backward(ctx: object, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         if dist.get_backend() == 'nccl':
-            part = grad.new_empty(grad.shape[0] // get_world_size(), *grad.shape[1:])
-            dist.reduce_scatter_tensor(part, grad)
-            return part
+            parts = list(grad.chunk(get_world_size()))
+            own = torch.empty_like(parts[0])
+            dist.reduce_scatter(own, parts)
+            return own
         dist.all_reduce(grad)
         return grad.chunk(get_world_size())[get_rank()]
 
 
 def _gather(x: Tensor) -> Tensor:
     out = x.new_empty(get_world_size() * x.shape[0], *x.shape[1:])
-    dist.all_gather_into_tensor(out, x.contiguous())
+    dist.all_gather(list(out.chunk(get_world_size())), x.contiguous())
     return out
 
 
@@ -62,3 +63,8 @@ class _ScaleGrad(torch.autograd.Function):
 def scale_grad(x: Tensor, factor: float) -> Tensor:
     """``x`` itself, whose gradient is multiplied by ``factor``."""
     return _ScaleGrad.apply(x, factor)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32, or in its own precision if that is higher."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

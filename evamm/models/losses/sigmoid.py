@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from evamm.registry import MODELS
 
-from .gather import gather_features
+from .gather import at_least_float32, gather_features
 
 
 @MODELS.register_module()
@@ -48,9 +48,9 @@ class SigmoidLoss(nn.Module):
                 'logit_scale=10.0) of the model.'
             )
         with torch.autocast(image_features.device.type, enabled=False):
-            images, texts = image_features.float(), text_features.float()
+            images, texts = at_least_float32(image_features), at_least_float32(text_features)
             (all_texts,) = gather_features(texts, with_grad=True)
-            logits = (logit_scale.float() * images) @ all_texts.t() + logit_bias.float()  # [b, B]
+            logits = (logit_scale * images) @ all_texts.t() + logit_bias  # [b, B]
             batch = images.shape[0]
             logits.diagonal(get_rank() * batch).neg_()  # the pairs
             return F.softplus(logits).sum() / batch
