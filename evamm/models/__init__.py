@@ -2,6 +2,20 @@
 
 from .backbones import EVAViT
 from .clip import EVACLIP, CLIPTextTransformer
+from .heads import CLIPTargetHead
 from .losses import ContrastiveLoss, SigmoidLoss
+from .pretrainers import EVAPretrainer
+from .teachers import BackboneTeacher, CLIPTeacher, OpenCLIPTeacher
 
-__all__ = ['EVACLIP', 'CLIPTextTransformer', 'ContrastiveLoss', 'EVAViT', 'SigmoidLoss']
+__all__ = [
+    'EVACLIP',
+    'CLIPTextTransformer',
+    'ContrastiveLoss',
+    'EVAViT',
+    'SigmoidLoss',
+    'CLIPTargetHead',
+    'EVAPretrainer',
+    'BackboneTeacher',
+    'CLIPTeacher',
+    'OpenCLIPTeacher',
+]

@@ -1,0 +1,5 @@
+"""Heads."""
+
+from .clip_target_head import CLIPTargetHead
+
+__all__ = ['CLIPTargetHead']
