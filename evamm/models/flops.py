@@ -31,6 +31,8 @@ def count_macs(
     class_token: bool = True,
     window_size: int = 0,
     windowed_blocks: int = 0,
+    kept_patches: int | None = None,
+    pooled: bool = False,
 ) -> int:
     """Multiply-accumulates of all matrix products of one forward pass of one image.
 
@@ -48,6 +50,9 @@ def count_macs(
         window_size: Side of an attention window in tokens, for the blocks that have one.
         windowed_blocks: How many blocks have windowed attention; the padding of the last windows
             is computed too and counts.
+        kept_patches: Patches that the blocks see; None for all.
+        pooled: The last block is computed for the class token only, as by
+            :class:`evamm.EVAViT` with ``out_type='cls_token'``.
 
     Raises:
         ValueError: If the image is no whole number of patches.
@@ -55,11 +60,13 @@ def count_macs(
     arch = resolve_arch(arch)
     (rows, columns), patch_size = _grid(arch, img_size, patch_size)
     dims = arch.embed_dims
-    tokens = rows * columns + class_token
+    tokens = (rows * columns if kept_patches is None else kept_patches) + class_token
     embed = rows * columns * in_channels * patch_size**2 * dims
     attention = 4 * tokens * dims**2 + 2 * tokens**2 * dims  # qkv and proj, then the two products
     ffn = (3 if arch.ffn == 'swiglu' else 2) * tokens * dims * arch.ffn_hidden_dims
     macs = embed + arch.depth * (attention + ffn) + dims * num_classes
+    if pooled:  # keys and values of all tokens, everything else of one
+        macs -= (attention + ffn - 2 * tokens * dims**2) * (tokens - 1) // tokens
     if windowed_blocks:
         padded = math.ceil(rows / window_size) * math.ceil(columns / window_size) * window_size**2
         windowed = 4 * padded * dims**2 + 2 * padded * window_size**2 * dims

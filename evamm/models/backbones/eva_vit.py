@@ -49,6 +49,8 @@ class EVAViT(BaseModule):
         with_cls_token: Run with a class token. The row of ``pos_embed`` for it is kept either way.
         with_mask_token: Own the mask token that ``forward(x, mask)`` puts in place of patches.
         drop_path_rate: Stochastic depth of the last block; rises linearly from 0.
+        patch_dropout: Share of the patches that training leaves out, drawn for every sample (FLIP,
+            paper 2212.00794); kept ones keep their positions.
         layer_scale: Initial residual gain per channel; None (all released classifiers) for none.
         window_size: Side of the attention window, in tokens, of the blocks in ``window_blocks``.
         window_blocks: Indices of the blocks with windowed attention (ViTDet).
@@ -78,6 +80,7 @@ class EVAViT(BaseModule):
         with_cls_token: bool = True,
         with_mask_token: bool = False,
         drop_path_rate: float = 0.0,
+        patch_dropout: float = 0.0,
         layer_scale: float | None = None,
         window_size: int = 0,
         window_blocks: Sequence[int] = (),
@@ -103,6 +106,11 @@ class EVAViT(BaseModule):
             raise ValueError("out_type='cls_token' needs with_cls_token=True.")
         if weight_init not in ('finetune', 'pretrain'):
             raise ValueError(f"weight_init={weight_init!r} must be 'finetune' or 'pretrain'.")
+        if not 0 <= patch_dropout < 1:
+            raise ValueError(f'patch_dropout={patch_dropout} must lie in [0, 1).')
+        if patch_dropout and (out_type == 'featmap' or window_blocks):
+            raise ValueError('patch_dropout leaves no map: use no windows and no featmap.')
+        self.patch_dropout = patch_dropout
         self.out_type = out_type
         self.out_indices = self._check_indices(out_indices)
         self.window_size = window_size
@@ -228,6 +236,34 @@ class EVAViT(BaseModule):
             dtype=torch.float64 if x.dtype == torch.float64 else torch.float32,
         )
 
+    def _kept_patches(self, patches: int) -> int:
+        if not self.training or not self.patch_dropout:
+            return patches
+        return max(1, int(patches * (1 - self.patch_dropout)))
+
+    def _drop_patches(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """A random choice of patches for every sample, and their rows of the RoPE table.
+
+        Official: ``EVA-CLIP/rei/eva_clip/transformer.py``, ``rope.py``.
+
+        Args:
+            x: Tokens, [B, P + N, D], P of them without a position.
+            rope: Table, [P + N, d/2, 2], or None.
+
+        Returns:
+            [B, P + K, D] and [B, P + K, d/2, 2]; unchanged if nothing is left out.
+        """
+        batch, tokens, _ = x.shape
+        prefix = int(self.cls_token is not None)
+        kept = self._kept_patches(tokens - prefix)
+        if prefix + kept == tokens:
+            return x, rope
+        drawn = torch.rand(batch, tokens - prefix, device=x.device).topk(kept).indices + prefix
+        index = torch.cat((drawn.new_zeros(batch, prefix), drawn), dim=1)  # [B, P + K]
+        first = torch.arange(0, batch * tokens, tokens, device=x.device)[:, None]  # [B, 1]
+        x = x.flatten(0, 1)[index + first]
+        return x, None if rope is None else rope[index]
+
     def _draw_drop_path(self, x: Tensor) -> Sequence[Tensor | None]:
         """Stochastic depth of every block, [2, B, 1, 1], None where nothing is dropped."""
         drops = [block.training and block.drop_path.rate > 0 for block in self.blocks]
@@ -254,15 +290,16 @@ class EVAViT(BaseModule):
         # EVA-02/det/detectron2/modeling/backbone/vit.py).
         windowed = self.window_size and any(block.window_size for block in self.blocks)
         window_rope = self._rope((self.window_size,) * 2, x, 0) if windowed else None
+        x, global_rope = self._drop_patches(x, global_rope)
         recompute = self.with_cp and torch.is_grad_enabled()
         drop_scales = self._draw_drop_path(x)
-        outs = []
-        for index, block in enumerate(self.blocks[: max(self.out_indices) + 1]):
+        outs, end = [], max(self.out_indices)
+        for index, block in enumerate(self.blocks[: end + 1]):
             rope = window_rope if block.window_size else global_rope
-            if recompute:
-                x = checkpoint(block, x, rope, grid, drop_scales[index], use_reentrant=False)
-            else:
-                x = block(x, rope, grid, drop_scales[index])
+            # What the other tokens would become in the end is not asked for.
+            queries = 1 if index == end and self.out_type == 'cls_token' else None
+            args = (x, rope, grid, drop_scales[index], queries)
+            x = checkpoint(block, *args, use_reentrant=False) if recompute else block(*args)
             if index in self.out_indices:
                 last = index == len(self.blocks) - 1
                 outs.append(self._format(self.norm(x) if last else x, grid))
@@ -280,6 +317,7 @@ class EVAViT(BaseModule):
 
     def count_macs(self, input_shape: Sequence[int]) -> int:
         """Multiply-accumulates of a forward pass (all blocks) for an input [B, C, H, W]."""
+        rows, columns = (side // self.patch_size for side in input_shape[-2:])
         return input_shape[0] * count_macs(
             self.arch,
             tuple(input_shape[-2:]),
@@ -288,6 +326,8 @@ class EVAViT(BaseModule):
             class_token=self.cls_token is not None,
             window_size=self.window_size,
             windowed_blocks=sum(block.window_size > 0 for block in self.blocks),
+            kept_patches=self._kept_patches(rows * columns),
+            pooled=self.out_type == 'cls_token',
         )
 
     def no_weight_decay(self) -> set[str]:

@@ -40,27 +40,41 @@ class Attention(nn.Module):
             return self.qkv.bias
         return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))  # [3 * D]
 
-    def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor | None = None, queries: int | None = None) -> Tensor:
         """Attends over all tokens.
 
         Args:
             x: Tokens, [B, N, D].
-            rope: Table of :func:`rope_table` for these N tokens, or None.
+            rope: Table of :func:`rope_table` for these N tokens, [N, d/2, 2], or one for each
+                sample, [B, N, d/2, 2]; None for no rotation.
+            queries: Compute the output of this many leading tokens only; None for all.
 
         Returns:
-            Tensor of shape [B, N, D].
+            Tensor of shape [B, N, D] or [B, queries, D].
         """
-        qkv = linear(x, self.qkv.weight, self.packed_bias())  # [B, N, 3 * D]
-        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, h, d]
-        if rope is None:
-            q, k, v = qkv.unbind(2)  # [B, N, h, d] each
-        else:
-            # split and unbind, not indexing: their backward is one concatenation.
-            qk, v = qkv.split((2, 1), dim=2)
-            q, k = apply_rope(qk, rope).unbind(2)
-            v = v.squeeze(2)
+        q, k, v = self._project(x, rope) if queries is None else self._split(x, rope, queries)
         x = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         )  # [B, h, N, d]
         x = x.transpose(1, 2).flatten(2)  # [B, N, D]
         return self.proj(self.norm(x))
+
+    def _project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = linear(x, self.qkv.weight, self.packed_bias())  # [B, N, 3 * D]
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, h, d]
+        if rope is None:
+            return qkv.unbind(2)  # [B, N, h, d] each
+        # split and unbind, not indexing: their backward is one concatenation.
+        qk, v = qkv.split((2, 1), dim=2)
+        q, k = apply_rope(qk, rope).unbind(2)
+        return q, k, v.squeeze(2)
+
+    def _split(self, x: Tensor, rope: Tensor | None, queries: int) -> tuple[Tensor, Tensor, Tensor]:
+        dims, weight, bias = x.shape[-1], self.qkv.weight, self.packed_bias()
+        q_bias, kv_bias = (None, None) if bias is None else (bias[:dims], bias[dims:])
+        q = linear(x[:, :queries], weight[:dims], q_bias).unflatten(-1, (self.num_heads, -1))
+        kv = linear(x, weight[dims:], kv_bias).unflatten(-1, (2, self.num_heads, -1))
+        k, v = kv.unbind(2)  # [B, N, h, d] each
+        if rope is not None:
+            q, k = apply_rope(q, rope[..., :queries, :, :]), apply_rope(k, rope)
+        return q, k, v

@@ -62,9 +62,11 @@ class Block(nn.Module):
             self.gamma_1 = nn.Parameter(torch.full((embed_dims,), float(layer_scale)))
             self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale)))
 
-    def _attend(self, x: Tensor, rope: Tensor | None, grid: tuple[int, int] | None) -> Tensor:
+    def _attend(
+        self, x: Tensor, rope: Tensor | None, grid: tuple[int, int] | None, queries: int | None
+    ) -> Tensor:
         if not self.window_size:
-            return self.attn(x, rope)
+            return self.attn(x, rope, queries)
         x, padded = window_partition(x, grid, self.window_size)
         return window_unpartition(self.attn(x, rope), grid, padded, self.window_size)
 
@@ -74,6 +76,7 @@ class Block(nn.Module):
         rope: Tensor | None = None,
         grid: tuple[int, int] | None = None,
         drop_scales: Tensor | None = None,
+        queries: int | None = None,
     ) -> Tensor:
         """Runs the block.
 
@@ -84,18 +87,20 @@ class Block(nn.Module):
             grid: (h, w) of the patch tokens; needed by windowed blocks only.
             drop_scales: Stochastic depth drawn before for both branches, [2, B, 1, 1]; None draws
                 it here.
+            queries: Compute the output of this many leading tokens only; None for all. Not for
+                windowed blocks.
 
         Returns:
-            Tensor of shape [B, N, D].
+            Tensor of shape [B, N, D] or [B, queries, D].
         """
         attention_scale, ffn_scale = (None, None) if drop_scales is None else drop_scales.unbind()
         if self.post_norm:
-            attended = self.norm1(self._attend(x, rope, grid))
+            attended = self.norm1(self._attend(x, rope, grid, queries))
         else:
-            attended = self._attend(self.norm1(x), rope, grid)
+            attended = self._attend(self.norm1(x), rope, grid, queries)
         if self.gamma_1 is not None:
             attended = attended * self.gamma_1
-        x = x + self.drop_path(attended, attention_scale)
+        x = (x if queries is None else x[:, :queries]) + self.drop_path(attended, attention_scale)
         hidden = self.norm2(self.mlp(x)) if self.post_norm else self.mlp(self.norm2(x))
         if self.gamma_2 is not None:
             hidden = hidden * self.gamma_2

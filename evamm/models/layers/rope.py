@@ -72,12 +72,13 @@ def apply_rope(x: Tensor, table: Tensor) -> Tensor:
 
     Args:
         x: Queries and/or keys, [B, N, ..., d] with any number of axes between N and d.
-        table: Result of :func:`rope_table`, [N, d/2, 2].
+        table: Result of :func:`rope_table`, [N, d/2, 2], or rows of it for every sample,
+            [B, N, d/2, 2].
 
     Returns:
         Tensor of the shape and dtype of ``x``.
     """
-    table = table.view(table.shape[0], *(1,) * (x.ndim - 3), *table.shape[1:])  # [N, 1.., d/2, 2]
+    table = table.unflatten(-3, (-1, *(1,) * (x.ndim - 3)))  # [(B,) N, 1.., d/2, 2]
     pairs = x.to(table.dtype).unflatten(-1, (-1, 2))  # [B, N, ..., d/2, 2]
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         # Compilers and exporters fuse the real formula and cannot handle complex numbers.
