@@ -3,6 +3,14 @@
 from .damaged_images import DamagedDataError
 from .drawn_batches import Draw, DrawnBatchSampler
 from .drawn_dataset import DrawnDataset
+from .shard_sampler import ShardSampler
 from .training_data import TrainingData
 
-__all__ = ['DamagedDataError', 'Draw', 'DrawnBatchSampler', 'DrawnDataset', 'TrainingData']
+__all__ = [
+    'DamagedDataError',
+    'Draw',
+    'DrawnBatchSampler',
+    'DrawnDataset',
+    'ShardSampler',
+    'TrainingData',
+]

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch.utils.data import Dataset, get_worker_info
 
-from .damaged_images import Damage, DamageReports, damage_of, path_of
+from .damaged_images import Damage, DamageReports, find_damage, substitute
 from .drawn_batches import Draw
 from .generators import derive_seed, preserved_generators, seed_generators
 
@@ -68,10 +68,9 @@ class DrawnDataset(Dataset):
             try:
                 return self._dataset[index]
             except Exception:
-                path = path_of(self._dataset, index)
-                reason = damage_of(path) if path else None
-                if reason is None or attempt == _TRIES:
+                damage = find_damage(self._dataset, index)
+                if damage is None or attempt == _TRIES:
                     raise  # not the image's fault
-            self._reports.put(Damage(int(index), path, reason))
-            substitute = derive_seed(self._seed, draw.epoch, draw.number, attempt)
-            index = substitute % len(self._dataset)
+            self._reports.put(Damage(index, *damage))
+            seed = derive_seed(self._seed, draw.epoch, draw.number, attempt)
+            index = substitute(self._dataset, index, seed)

@@ -74,13 +74,14 @@ class TrainingData:
             self.sampler.set_epoch(epoch)
 
     def count_damage(self) -> None:
-        """Take note of images that could not be decoded.
+        """Take note of images that could not be used; called once per batch.
 
         Raises:
             DamagedDataError: There are too many.
         """
         if self.indexed:
-            self.damage.add(self.loader.dataset._reports.take())
+            batch_size = self.loader.batch_sampler.batch_size or 1
+            self.damage.add(self.loader.dataset._reports.take(), drawn=batch_size)
 
     def _rewind(self) -> None:
         """Let an infinite sampler of the OpenMMLab libraries begin at its beginning."""

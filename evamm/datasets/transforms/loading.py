@@ -60,6 +60,7 @@ def _jpeg_channels(content: bytes) -> int | None:
 class LoadImageFromFile(BaseTransform):
     """Read `img_path` as uint8 [H, W, 3] in BGR order; adds `img`, `img_shape` and `ori_shape`.
 
+    Where the file was read before, its content is in `img_bytes`, and `img_path` only names it.
     Results that hold `img` already pass unchanged: mmpretrain's inferencer reads the image itself.
 
     Args:
@@ -77,7 +78,9 @@ class LoadImageFromFile(BaseTransform):
         if 'img' in results and 'img_path' not in results:
             return results
         path = results['img_path']
-        content = fileio.get(path, backend_args=self.backend_args)
+        content = results.pop('img_bytes', None)
+        if content is None:
+            content = fileio.get(path, backend_args=self.backend_args)
         try:
             results['img'] = decode_image(content)
         except OSError as error:

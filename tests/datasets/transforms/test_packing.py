@@ -32,3 +32,22 @@ def test_the_image_can_change_afterwards(build):
     inputs = build('evamm.PackInputs')(dict(img=image))['inputs']
     image += 1
     assert not inputs.any()
+
+
+def test_a_pair_keeps_its_text_and_its_tokens(build):
+    packed = build('evamm.PackPairInputs', algorithm_keys=('weight',))(
+        {
+            'img': np.zeros((4, 5, 3), np.uint8),
+            'img_path': 'a.jpg',
+            'image_id': 3,
+            'text': ['one', 'two'],
+            'text_tokens': torch.ones(2, 77, dtype=torch.long),
+            'weight': 0.5,
+            'url': 'not packed',
+        }
+    )
+    sample = packed['data_samples']
+    assert packed['inputs'].shape == (3, 4, 5)
+    assert (sample.text, sample.img_path, sample.image_id) == (['one', 'two'], 'a.jpg', 3)
+    assert sample.text_tokens.shape == (2, 77) and sample.weight == 0.5
+    assert 'url' not in sample
