@@ -13,6 +13,7 @@ import torch
 from .allowlist import only_these_globals
 from .checksum import verify_checksum
 from .errors import CheckpointError, abbreviate
+from .torch_script import is_script_code, is_torch_script, load_torch_script
 
 MAX_DIRECTORY_BYTES = 16 << 20
 _END_RECORD = b'PK\x05\x06'
@@ -51,6 +52,8 @@ def check_zip(path: Path) -> None:
                 raise CheckpointError(
                     f'it is a zip archive but no torch file: it holds {abbreviate(names, 3)}'
                 )
+            if is_torch_script(names):
+                records = [item for item in records if not is_script_code(item.filename)]
             packed = [record.filename for record in records if record.compress_type]
             if packed:
                 raise CheckpointError(f'{packed[0]} is compressed, which torch never does')
@@ -78,7 +81,8 @@ def load_torch_file(path: Path, *, verify: bool = True) -> Any:
     """Reads a torch file with the weights-only unpickler; never falls back to a full one.
 
     Args:
-        path: Zip file (torch >= 1.6), whose data stays memory-mapped, or a legacy file.
+        path: Zip file (torch >= 1.6), whose data stays memory-mapped, a TorchScript archive (its
+            tensors by name), or a legacy file.
         verify: Check the checksums of a zip file.
 
     Raises:
@@ -88,6 +92,8 @@ def load_torch_file(path: Path, *, verify: bool = True) -> Any:
         is_zip = file.read(4) == b'PK\x03\x04'
     if is_zip and verify:
         check_zip(path)
+    if is_zip and _is_torch_script_file(path):
+        return load_torch_script(path)
     try:
         with only_these_globals(), warnings.catch_warnings(), path.open('rb') as file:
             warnings.simplefilter('ignore')  # about TypedStorage and numpy names
@@ -100,6 +106,15 @@ def load_torch_file(path: Path, *, verify: bool = True) -> Any:
         raise
     except Exception as error:
         raise CheckpointError(_explain(error)) from error
+
+
+def _is_torch_script_file(path: Path) -> bool:
+    _check_directory(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return is_torch_script(archive.namelist())
+    except Exception:  # damaged; torch says how
+        return False
 
 
 def _explain(error: Exception) -> str:

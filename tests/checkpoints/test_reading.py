@@ -314,13 +314,6 @@ def test_hostile_zips(tmp_path: Path) -> None:
     refused(other, 'directory has 1073741824 bytes')
 
 
-def test_torchscript_archive(tmp_path: Path) -> None:
-    path = tmp_path / 'file.pt'
-    with pytest.warns(DeprecationWarning):
-        torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path)
-    refused(path)
-
-
 # ---- damaged files -----------------------------------------------------------------------------
 
 
