@@ -24,6 +24,7 @@ from mmengine.dist import is_main_process
 
 from evamm.apis.model_index import prefers_averaged
 from evamm.engine.runner import launch, predictions, preflight
+from evamm.engine.runner.fit import check_fit
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,8 +59,9 @@ def parse_args() -> argparse.Namespace:
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Turn the options into settings of the config."""
-    if cfg.get('test_dataloader') is None:
-        raise launch.UsageError(f'{args.config} has no test_dataloader: there is nothing to test.')
+    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if cfg.get(key) is None:
+            raise launch.UsageError(f'{args.config} has no {key}: there is nothing to test.')
     cfg.load_from = args.checkpoint
     cfg.resume = False
     # Testing with a layer that is not in the file would measure its random initialisation.
@@ -116,6 +118,7 @@ def main() -> None:
     preflight.check_datasets(cfg, ('test_dataloader',))
     preflight.check_weights(cfg)
     runner = launch.build_runner(cfg)
+    check_fit(runner, ('test',))
     if args.out is not None and args.out_item == 'pred':
         runner.test_evaluator.metrics.append(predictions.PredictionWriter(args.out))
     metrics = runner.test()

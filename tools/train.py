@@ -20,6 +20,8 @@ compat.require('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
 from mmengine.config import Config
 
 from evamm.engine.runner import launch, preflight
+from evamm.engine.runner.find_checkpoint import checkpoint_to_resume
+from evamm.engine.runner.fit import check_fit
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,8 +32,8 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on with this checkpoint; without a value, with the newest one of the work folder '
-        'that can be read (a new run begins if there is none)',
+        help='go on with this checkpoint, or with the newest one of this folder that can be read; '
+        'without a value, with that of the work folder (a new run begins if there is none)',
     )
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision: bfloat16 on CUDA, nothing on a CPU'
@@ -57,7 +59,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = None if args.resume == 'auto' else checkpoint_to_resume(args.resume)
     if args.amp and 'Amp' not in cfg.optim_wrapper.get('type', 'OptimWrapper'):
         cfg.optim_wrapper.type = 'evamm.AmpOptimWrapper'
     if args.auto_scale_lr:
@@ -81,10 +83,18 @@ def main() -> None:
     args = parse_args()
     cfg = launch.load_config(args.config, args)
     compat.require_scope(cfg.get('default_scope'))
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper'):
+        if cfg.get(key) is None:
+            raise launch.UsageError(
+                f'{args.config} has no {key}: it describes a model to use or to test, not a '
+                'training run. Take a config of a recipe, or add what is missing.'
+            )
     apply_arguments(cfg, args)
     preflight.check_datasets(cfg, ('train_dataloader', 'val_dataloader'))
     preflight.check_weights(cfg)
-    launch.build_runner(cfg).train()
+    runner = launch.build_runner(cfg)
+    check_fit(runner, ('train', 'val'))
+    runner.train()
 
 
 if __name__ == '__main__':

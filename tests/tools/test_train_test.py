@@ -198,7 +198,7 @@ def test_testing_a_file_without_a_head_is_an_error(checkpoint, capsys):
             ['tiny.py', '--cfg-options', 'val_dataloader.dataset.data_prefix=validation'],
             ['pictures/validation does not exist', 'val_dataloader.dataset.data_prefix'],
         ),
-        (['tiny.py', '--resume', 'lost.pth'], ['load_from: the checkpoint lost.pth']),
+        (['tiny.py', '--resume', 'lost.pth'], ['--resume: the checkpoint lost.pth does not exist']),
         (
             [
                 'tiny.py',

@@ -13,13 +13,28 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from evamm.checkpoints import CheckpointError
+from evamm.datasets.checks import DataError
+from evamm.datasets.samplers.damaged_images import DamagedDataError
 
 from ..errors import ConfigError
+from . import config_checks
+from .explain import explain, message_of
 from .preflight import DatasetNotFoundError, WeightsNotFoundError
 
 
 class UsageError(ConfigError):
     """Something that was asked for on the command line cannot be done."""
+
+
+# Exceptions whose text is a sentence for the user
+SENTENCES = (
+    CheckpointError,
+    ConfigError,
+    DamagedDataError,
+    DataError,
+    DatasetNotFoundError,
+    WeightsNotFoundError,
+)
 
 
 class _Settings(DictAction):
@@ -73,19 +88,27 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
     if not Path(path).is_file():
         raise UsageError(f'config {path} does not exist (looked for {Path(path).absolute()}).')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    options = args.cfg_options or {}
     try:
         cfg = Config.fromfile(path)
-        if args.cfg_options is not None:
-            cfg.merge_from_dict(args.cfg_options)
+        warnings = list(config_checks.option_warnings(cfg, options))
+        cfg.merge_from_dict(options)
+    except RecursionError as error:
+        raise UsageError(f'config {path} cannot be used: its _base_ leads back to it.') from error
     except Exception as error:  # a config is Python: anything can go wrong in it
         raise UsageError(
-            f'config {path} cannot be used: {type(error).__name__}: {_message(error)}'
+            f'config {path} cannot be used: {type(error).__name__}: {message_of(error)}'
         ) from error
+    if 'model' not in cfg:
+        raise UsageError(f'config {path} has no model: it is not a config of a run.')
+    for warning in warnings:
+        config_checks.warn(warning)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    config_checks.check_config(cfg)
     return cfg
 
 
@@ -110,42 +133,20 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def _message(error: BaseException) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return ' '.join(text.partition('More details can be found')[0].split())
-
-
-def _part_being_built(error: BaseException) -> str | None:
-    """``type`` of the innermost part of a config that could not be built, None for other errors."""
-    found, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name.startswith('build_') and 'obj_type' in (
-            names := trace.tb_frame.f_locals
-        ):
-            found = str(names['obj_type'])
-        trace = trace.tb_next
-    return found
-
-
 def run_tool(main: Callable[[], None]) -> int:
     """Run a tool; turn mistakes a user can mend into one sentence instead of a traceback.
+
+    The environment variable ``EVAMM_TRACEBACK=1`` shows the traceback too.
 
     Returns:
         Exit status of the process.
     """
     try:
         main()
-    except (CheckpointError, DatasetNotFoundError, WeightsNotFoundError, ConfigError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
-        part = _part_being_built(error)
-        if part is None or os.environ.get('EVAMM_TRACEBACK'):
+    except Exception as error:
+        sentence = str(error) if isinstance(error, SENTENCES) else explain(error)
+        if sentence is None or os.environ.get('EVAMM_TRACEBACK'):
             raise
-        print(
-            f'error: {part} of the config cannot be built: {_message(error)} '
-            '(EVAMM_TRACEBACK=1 shows where)',
-            file=sys.stderr,
-        )
+        print(f'error: {sentence}', file=sys.stderr)
         return 1
     return 0

@@ -113,10 +113,13 @@ def check_weights(cfg: Mapping) -> None:
     """
     named = list(_pretrained(cfg.get('model'), 'model'))
     if cfg.get('load_from'):
-        named.append(('load_from', str(cfg['load_from'])))
+        # A run that several processes have saved together is a folder.
+        named.append(('--resume' if cfg.get('resume') else 'load_from', str(cfg['load_from'])))
     for key, path in named:
-        if '://' not in path and not Path(path).expanduser().is_file():
+        place = Path(path).expanduser()
+        found = place.exists() if key == '--resume' else place.is_file()
+        if '://' not in path and not found:
+            kind = 'is a folder' if place.is_dir() else 'does not exist'
             raise WeightsNotFoundError(
-                f'{key}: the checkpoint {path} does not exist (looked for '
-                f'{Path(path).expanduser().absolute()}).'
+                f'{key}: the checkpoint {path} {kind} (looked for {place.absolute()}).'
             )

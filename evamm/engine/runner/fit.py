@@ -1,0 +1,90 @@
+"""Do the data sets and the parts of the model fit together? Asked before the first batch."""
+
+from itertools import zip_longest
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+from torch import nn
+
+from evamm.datasets.checks import DataError, check_dataset, class_names, single_datasets
+
+from ..errors import ConfigError
+from .training_state import bare_model
+
+
+def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
+    """Compare what a runner is made of: widths, classes, labels, files.
+
+    Builds the loops, which the runner would do next. Looks at the data in the main process only.
+
+    Args:
+        runner: A runner that has not begun.
+        parts: Loops to look at, of ``'train'``, ``'val'`` and ``'test'``.
+
+    Raises:
+        DataError: A data set does not fit the model, or its files are missing.
+        ConfigError: Two parts of the model do not fit.
+    """
+    model = bare_model(runner)
+    model = getattr(model, 'module', model)  # test-time augmentation is a wrapper too
+    head = getattr(model, 'head', None)
+    _check_widths(model, head)
+    num_classes = getattr(head, 'num_classes', None)
+    num_classes = num_classes if isinstance(num_classes, int) and num_classes > 0 else None
+    loops = {name: getattr(runner, f'{name}_loop') for name in parts}
+    loaders = {name: loop.dataloader for name, loop in loops.items() if loop is not None}
+    datasets = {
+        name: (f'{name}_dataloader.dataset', loader.dataset)
+        for name, loader in loaders.items()
+        if hasattr(loader, 'dataset')
+    }
+    if not is_main_process():
+        return
+    for name, (key, dataset) in datasets.items():
+        check_dataset(dataset, key, num_classes, training=name == 'train')
+    if 'train' in datasets and 'val' in datasets:
+        _check_same_classes(*datasets['train'], *datasets['val'])
+    if hasattr(loaders.get('train'), '__len__'):
+        _check_length(loaders['train'])
+
+
+def _check_widths(model: nn.Module, head: nn.Module | None) -> None:
+    backbone = getattr(model, 'backbone', None)
+    if getattr(backbone, 'out_type', None) not in ('cls_token', 'avg_featmap'):
+        return  # not our trunk, or not one vector per image
+    width, expected = backbone.embed_dims, getattr(head, 'in_channels', None)
+    if getattr(model, 'neck', None) is None and isinstance(expected, int) and width != expected:
+        raise ConfigError(
+            f'model.head.in_channels is {expected}, but the vectors of model.backbone have {width} '
+            f'entries: set model.head.in_channels={width}.'
+        )
+
+
+def _check_same_classes(train_key: str, train: Any, val_key: str, val: Any) -> None:
+    """Labels are compared by number, so the classes need the same order in both."""
+    _, train = next(single_datasets(train, ''))
+    for key, part in single_datasets(val, val_key):
+        names, others = class_names(train), class_names(part)
+        # Without a common name it is another way to name them, such as words for numbers.
+        if names is None or others is None or not set(names) & set(others):
+            continue
+        for number, (name, other) in enumerate(zip_longest(names, others)):
+            if name != other:
+                raise DataError(
+                    f'class {number} is {name!r} in {train_key} and {other!r} in {key}: both need '
+                    'the same classes in the same order; correct the folders or metainfo.classes.'
+                )
+
+
+def _check_length(loader: Any) -> None:
+    try:
+        batches = len(loader)
+    except TypeError:  # an iterable data set of unknown length
+        return
+    if batches == 0:
+        raise DataError(
+            f'train_dataloader: its {len(loader.dataset)} samples do not fill one batch of '
+            f'{loader.batch_size} per process and drop_last=True drops the rest, so there is '
+            'nothing to train on; set a smaller train_dataloader.batch_size.'
+        )
