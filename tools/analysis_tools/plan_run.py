@@ -173,9 +173,9 @@ def saved_elements(arch: EVAArch) -> tuple[int, int]:
     """
     dims, hidden = arch.embed_dims, arch.ffn_hidden_dims
     single = 2 * dims  # inputs of the two norms
-    half = 7 * dims  # inputs of qkv, of the FFN and of proj, q, k, v, output of the attention
+    half = 6 * dims  # inputs of qkv and of the FFN, q, k, v, output of the attention
     if arch.ffn == 'swiglu':
-        half += 4 * hidden  # both halves, SiLU of the first, input of the last product
+        half += 3 * hidden  # both halves, input of the last product
         single += hidden * arch.ffn_norm  # input of the inner norm
     else:
         half += 2 * hidden

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from .linear import Linear, linear
 from .norm import LayerNorm
 from .rope import apply_rope
+from .rotate_qkv import rotate_qkv
 
 
 class Attention(nn.Module):
@@ -62,12 +63,7 @@ class Attention(nn.Module):
     def _project(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         qkv = linear(x, self.qkv.weight, self.packed_bias())  # [B, N, 3 * D]
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, h, d]
-        if rope is None:
-            return qkv.unbind(2)  # [B, N, h, d] each
-        # split and unbind, not indexing: their backward is one concatenation.
-        qk, v = qkv.split((2, 1), dim=2)
-        q, k = apply_rope(qk, rope).unbind(2)
-        return q, k, v.squeeze(2)
+        return qkv.unbind(2) if rope is None else rotate_qkv(qkv, rope)  # [B, N, h, d] each
 
     def _split(self, x: Tensor, rope: Tensor | None, queries: int) -> tuple[Tensor, Tensor, Tensor]:
         dims, weight, bias = x.shape[-1], self.qkv.weight, self.packed_bias()
