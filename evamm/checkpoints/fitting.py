@@ -163,6 +163,12 @@ def _fold_linear_probe(source: dict[str, Tensor], target: _Target, report: LoadR
     """Official linear probes end in a BatchNorm without weights and a Linear: one Linear in all."""
     if 'head.1.weight' not in source or 'head.weight' not in target.shape:
         return
+    if 'head.bn.running_mean' in target.shape:  # the model has both, too
+        for name in [name for name in source if name.startswith('head.')]:
+            renamed = name.replace('head.0.', 'head.bn.').replace('head.1.', 'head.')
+            source[renamed] = source.pop(name)
+            report.renamed += 1
+        return
     mean, var = source.pop('head.0.running_mean'), source.pop('head.0.running_var')
     source.pop('head.0.num_batches_tracked', None)
     stored, bias = source.pop('head.1.weight'), source.pop('head.1.bias')

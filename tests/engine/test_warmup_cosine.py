@@ -166,3 +166,33 @@ def test_begins_where_it_is_told():
 def test_refuses_what_cannot_work(kwargs, message):
     with pytest.raises(ValueError, match=message):
         WarmupCosineLR(wrapper([1.0], 1.0), **kwargs)
+
+
+def test_without_from_zero_it_is_the_curve_of_image_text_training():
+    """rei/training/scheduler.py of EVA-CLIP: the first step has a rate, the peak comes in time."""
+    optim_wrapper = wrapper([1.0, 0.75**13], 2e-4)
+    kwargs = dict(warmup=2000, end=61_036, by_epoch=False, from_zero=False)
+    cfg = dict(type='evamm.WarmupCosineLR', **kwargs)
+    scheduler = PARAM_SCHEDULERS.build(cfg, default_args={'optimizer': optim_wrapper})
+    rates = curve(optim_wrapper, scheduler, 61_036)
+    # Of a run of the official function.
+    official = {
+        0: 1e-7,
+        1: 2e-7,
+        999: 1e-4,
+        1999: 2e-4,
+        2000: 2e-4,
+        2001: 1.9999999985835e-4,
+        31518: 1e-4,
+        61035: 1.416e-13,
+    }
+    for step, rate in official.items():
+        assert rates[step, 0] == pytest.approx(rate, rel=2e-4 if step == 61035 else 1e-9), step
+    np.testing.assert_allclose(rates[:, 1], rates[:, 0] * 0.75**13, rtol=1e-12)
+
+
+def test_without_from_zero_epochs_convert_too():
+    optim_wrapper = wrapper([1.0], 1.0)
+    scheduler = build(optim_wrapper, 4, warmup=1, end=3, from_zero=False)
+    rates = curve(optim_wrapper, scheduler, 5)[:, 0]
+    np.testing.assert_allclose(rates, [0.25, 0.5, 0.75, 1.0, 1.0])

@@ -12,15 +12,24 @@ from ..errors import ConfigError
 
 
 def warmup_cosine(
-    step: int, *, total_steps: int, warmup_steps: int, peak: float, eta_min: float
+    step: int,
+    *,
+    total_steps: int,
+    warmup_steps: int,
+    peak: float,
+    eta_min: float,
+    from_zero: bool = True,
 ) -> float:
     """Value of the official schedule at one optimizer step.
 
     A line from 0 to ``peak`` that includes both ends, so that step 0 has value 0 and the steps
     ``warmup_steps - 1`` and ``warmup_steps`` both have the peak; then a half cosine over the
     remaining steps that ends one step before it would reach ``eta_min``. Source: ``utils.py``
-    (``cosine_scheduler``) of EVA-01 and EVA-02.
+    (``cosine_scheduler``) of EVA-01 and EVA-02. Without ``from_zero`` step 0 has the value
+    ``peak / warmup_steps`` (``rei/training/scheduler.py`` of EVA-CLIP).
     """
+    if step < warmup_steps and not from_zero:
+        return peak * (step + 1) / warmup_steps
     if step < warmup_steps:
         return peak * step / (warmup_steps - 1) if warmup_steps > 1 else 0.0
     progress = (step - warmup_steps) / (total_steps - warmup_steps)
@@ -63,6 +72,7 @@ class WarmupCosineLR(_ParamScheduler):
         begin: int = 0,
         end: int = INF,
         by_epoch: bool = True,
+        from_zero: bool = True,
     ) -> None:
         if by_epoch:
             raise ConfigError(
@@ -74,6 +84,7 @@ class WarmupCosineLR(_ParamScheduler):
             raise ConfigError(f'param_scheduler.warmup must be 0 or more, found {warmup:g}.')
         self.warmup = int(warmup)
         self.eta_min = eta_min
+        self.from_zero = from_zero
         super().__init__(optimizer, param_name='lr', begin=begin, end=end, by_epoch=False)
 
     @classmethod
@@ -86,6 +97,7 @@ class WarmupCosineLR(_ParamScheduler):
         begin: float = 0,
         end: float = INF,
         by_epoch: bool = True,
+        from_zero: bool = True,
     ) -> 'WarmupCosineLR':
         """Build from epochs; ``epoch_length`` is the number of iterations of one.
 
@@ -98,6 +110,7 @@ class WarmupCosineLR(_ParamScheduler):
             begin=round(begin * epoch_length),
             end=end if end == INF else round(end * epoch_length),
             by_epoch=False,
+            from_zero=from_zero,
         )
 
     @property
@@ -118,6 +131,7 @@ class WarmupCosineLR(_ParamScheduler):
                 warmup_steps=self.warmup // counts,
                 peak=base_value,
                 eta_min=self.eta_min * group.get('lr_scale', 1.0),
+                from_zero=self.from_zero,
             )
             for base_value, group in zip(self.base_values, self.optimizer.param_groups, strict=True)
         ]
