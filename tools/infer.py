@@ -89,6 +89,7 @@ def main() -> int:
         return 2
 
     from evamm.apis import ImageClassificationInferencer
+    from evamm.apis.model import fresh_parts
     from evamm.checkpoints import CheckpointError
     from evamm.visualization.predictions import picture_paths
 
@@ -101,6 +102,17 @@ def main() -> int:
         )
     except (NotImplementedError, ValueError, OSError, CheckpointError) as error:
         print(f'error: {error}', file=sys.stderr)
+        return 1
+
+    fresh = fresh_parts(inferencer.model.load_report)
+    if fresh:
+        print(
+            f'error: {args.checkpoint or "the checkpoint"} does not hold {", ".join(fresh[:3])} of '
+            'the model, so every prediction would be drawn at random. Give the checkpoint of a '
+            'model that was trained to classify, with its config; tools/visualization/features.py '
+            'shows what a pre-trained trunk sees.',
+            file=sys.stderr,
+        )
         return 1
 
     start = time.monotonic()

@@ -22,7 +22,7 @@ from evamm.apis.images import (
     load_image,
 )
 from evamm.apis.loader import load_batches
-from evamm.apis.model import class_names, get_model, load_weights
+from evamm.apis.model import can_classify, class_names, get_model, load_weights
 from evamm.apis.model_index import list_models
 from evamm.apis.transforms import ImageTransform
 
@@ -89,7 +89,7 @@ class ImageClassificationInferencer(MMPretrainInferencer):
             on_error: 'raise' at an unreadable image, or 'report' it in its place in the results.
             progress: Show a progress bar; None: for more than one batch.
             show_dir: Folder for pictures with the predictions written on them.
-            topk: Number of classes written on a picture.
+            topk: Number of classes written on a picture; all, where there are fewer.
 
         Returns:
             One dict per image, in order: `pred_scores` (array [C], softmax), `pred_label`,
@@ -99,6 +99,8 @@ class ImageClassificationInferencer(MMPretrainInferencer):
         Raises:
             ImageReadError: An image cannot be read; the message names it.
         """
+        if topk < 1:
+            raise ValueError(f'topk must be at least 1, found {topk}.')
         if return_datasamples and on_error != 'raise':
             raise ValueError("return_datasamples=True needs on_error='raise': no place for errors.")
         sources = collect_images(inputs)
@@ -205,7 +207,7 @@ def build_for_inference(
 
 
 def _check_head(config: Config, needs_head: bool, name: str | None = None) -> None:
-    if needs_head and config.model.get('head') is None:
+    if needs_head and not can_classify(config):
         name = name or config.filename or 'This model'
         raise NotImplementedError(
             f'{name} has no classifier, so it predicts no class. It gives features: '

@@ -10,9 +10,9 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from evamm.apis.classification import ModelInput, build_for_inference
-from evamm.apis.images import ImageInput, collect_images, load_image
-from evamm.apis.loader import load_batches
+from evamm.apis.images import ImageInput, ImageReadError, collect_images, load_image
 from evamm.apis.model_index import list_models
+from evamm.apis.rows import encode_in_batches
 from evamm.apis.transforms import ImageTransform
 from evamm.models.backbones import EVAViT
 
@@ -28,6 +28,9 @@ class FeatureExtractor:
         pretrained: True for the released weights of the name, or a checkpoint of any dialect.
         device: Device to run on; None: the GPU where there is one (a built model stays put).
         img_size: Another input size in pixels, for a model built here.
+
+    Attributes:
+        errors: Images of the last call that could not be read, by position.
 
     Example:
         >>> extractor = evamm.FeatureExtractor('eva02-base-p14_in21k-pre_3rdparty_in21k')
@@ -45,6 +48,7 @@ class FeatureExtractor:
     ) -> None:
         self.model = build_for_inference(model, pretrained, device, img_size=img_size)
         self.config: Config = self.model._config
+        self.errors: dict[int, ImageReadError] = {}
 
     def __call__(
         self,
@@ -54,6 +58,7 @@ class FeatureExtractor:
         pool: str = 'mean',
         blocks: Sequence[int] | None = None,
         channel_order: str = 'bgr',
+        on_error: str = 'raise',
         progress: bool | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Extracts features of B images; see `extract_features` for the arguments and shapes.
@@ -62,20 +67,24 @@ class FeatureExtractor:
             Tensor with the leading axis B, on the CPU; a tuple of these for `blocks`.
         """
         transform = ImageTransform(self.config, channel_order)
-        sources = collect_images(inputs)
-        batches = load_batches(
-            sources,
+        preprocessor = self.model.data_preprocessor
+
+        def encode(images: list[Tensor]) -> tuple[Tensor, ...]:
+            if images:
+                batch = preprocessor({'inputs': images})['inputs']  # [b, 3, H, W]
+            else:
+                trunk = find_trunk(self.model)
+                batch = next(trunk.parameters()).new_zeros(0, 3, *trunk.img_size)
+            return _forward(self.model, batch, pool, blocks)
+
+        features, self.errors = encode_in_batches(
+            collect_images(inputs),
             lambda source: transform.pack(load_image(source, channel_order)),
+            encode,
             batch_size,
+            on_error=on_error,
             progress=progress,
-            description='Features',
         )
-        parts = []
-        for _, samples, _ in batches:
-            packed = {'inputs': [sample['inputs'] for sample in samples]}
-            images = self.model.data_preprocessor(packed)['inputs']  # [b, 3, H, W]
-            parts.append([feature.cpu() for feature in _forward(self.model, images, pool, blocks)])
-        features = tuple(torch.cat(block_parts) for block_parts in zip(*parts))
         return features[0] if blocks is None else features
 
     @staticmethod
@@ -95,6 +104,7 @@ def extract_features(
     img_size: int | None = None,
     batch_size: int = 1,
     channel_order: str = 'bgr',
+    on_error: str = 'raise',
 ) -> Tensor | tuple[Tensor, ...]:
     """Extracts features of images, without gradients.
 
@@ -121,6 +131,8 @@ def extract_features(
         img_size: Another input size in pixels, for a model built here.
         batch_size: Images per forward pass.
         channel_order: Order of the channels of arrays: 'bgr' (OpenMMLab, OpenCV) or 'rgb'.
+        on_error: 'raise' at an unreadable image, or 'report': go on, with NaN in its row, a
+            warning, and the error in `FeatureExtractor.errors`.
 
     Returns:
         Tensor [B, ...]; with `blocks`, a tuple of these in the order of `blocks`. On the CPU for
@@ -147,7 +159,14 @@ def extract_features(
             'tensor [B, 3, H, W], e.g. from evamm.get_transforms(name).'
         )
     extractor = FeatureExtractor(model, pretrained, device, img_size=img_size)
-    return extractor(images, batch_size, pool=pool, blocks=blocks, channel_order=channel_order)
+    return extractor(
+        images,
+        batch_size,
+        pool=pool,
+        blocks=blocks,
+        channel_order=channel_order,
+        on_error=on_error,
+    )
 
 
 def find_trunk(model: nn.Module) -> EVAViT:
@@ -171,6 +190,8 @@ def _forward(
     trunk = find_trunk(model)
     depth = len(trunk.blocks)
     wanted = [-1] if blocks is None else list(blocks)
+    if not wanted:
+        raise ValueError(f'blocks=[] names no block; the trunk has blocks 0 to {depth - 1}.')
     outside = [block for block in wanted if not -depth <= block < depth]
     if outside:
         raise ValueError(f'blocks={outside} do not exist: the trunk has blocks 0 to {depth - 1}.')

@@ -101,10 +101,12 @@ def load_image(source: ImageSource, channel_order: str = 'bgr') -> np.ndarray:
     if isinstance(content, np.ndarray):
         return _check_array(content, source.name, channel_order)
     if isinstance(content, Image.Image):
-        return _to_rgb_array(content)
+        return _to_rgb_array(content, source.name)
     try:
         with Image.open(_open(os.fspath(content))) as image:
-            return _to_rgb_array(image)
+            return _to_rgb_array(image, source.name)
+    except ImageReadError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # PIL raises SyntaxError for broken PNG chunks.
         raise ImageReadError(f'Cannot read the image {source.name}: {error}') from error
@@ -146,12 +148,34 @@ def _open(path: str) -> str | io.BytesIO:
     return io.BytesIO(get(path))
 
 
-def _to_rgb_array(image: Image.Image) -> np.ndarray:
+def _to_rgb_array(image: Image.Image, name: str) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I;16') or image.mode == 'I':
-        # PIL clips 16-bit grey to 255 on conversion, which makes almost every pixel white.
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith('I') or image.mode == 'F':
+        image = Image.fromarray(_to_8_bits(image, name))
     return np.array(image.convert('RGB'))
+
+
+def _to_8_bits(image: Image.Image, name: str) -> np.ndarray:
+    """Grey values of more than 8 bits, which PIL would clip at 255: almost all would be white.
+
+    16 bits become 8 as OpenCV does it, by the high byte. Wider values (modes I and F) have no
+    white of their own; 0 to 255 is taken as it is, and up to 65535 as 16 bits, which older
+    versions of PIL give as mode I.
+    """
+    values = np.asarray(image)
+    if image.mode.startswith('I;16'):
+        return (values >> 8).astype(np.uint8)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if low >= 0 and high <= 1 and image.mode == 'F' and high > 0:
+        return (values * 255).round().astype(np.uint8)
+    if low >= 0 and high <= 255:
+        return values.round().astype(np.uint8)
+    if low >= 0 and high <= 65535 and image.mode == 'I':
+        return (values >> 8).astype(np.uint8)
+    raise ImageReadError(
+        f'{name} has grey values from {low:g} to {high:g} (PIL mode {image.mode}), so it does not '
+        'say what is black and what is white; convert it to 8 or 16 bits.'
+    )
 
 
 def _check_array(array: np.ndarray, name: str, channel_order: str) -> np.ndarray:

@@ -17,7 +17,13 @@ from mmengine.registry import DefaultScope
 from evamm.apis.config import load_config
 from evamm.apis.model_index import ModelEntry, prefers_averaged
 from evamm.apis.transforms import set_img_size
-from evamm.checkpoints import load_checkpoint
+from evamm.checkpoints import LoadReport, load_checkpoint
+from evamm.checkpoints.errors import abbreviate
+
+_logger = logging.getLogger('evamm')
+
+# Rules of loading that leave a part of the model at random values.
+_FRESH = ('no-head', 'class-count', 'other-part')
 
 
 def get_model(
@@ -54,8 +60,10 @@ def get_model(
             that the published accuracy belongs to, for released weights, else the averaged ones.
 
     Returns:
-        The model. `model(x)` gives logits [B, num_classes] (features if it has no head) and
-        `model.extract_feat(x)` the features, for normalised images x [B, 3, H, W].
+        The model. A classifier's `model(x)` gives logits [B, num_classes] (features if it has no
+        head) and `model.extract_feat(x)` the features, for normalised images x [B, 3, H, W]. An
+        image-text model (`evamm.EVACLIP`) has `encode_image` and `encode_text`. `load_report`
+        says what became of every tensor of the checkpoint; None without one.
 
     Raises:
         ValueError: Unknown name or device, or no weights are known for `pretrained=True`.
@@ -94,6 +102,7 @@ def get_model(
         if not on_meta:
             _init_weights(built, with_trunk=weights is None)
     meta: dict[str, Any] = {}
+    built.load_report = None
     if weights is not None:
         sha256 = entry.sha256 if entry is not None and pretrained is True else None
         meta = load_weights(built, weights, sha256=sha256, prefer_ema=prefer_ema)
@@ -103,6 +112,8 @@ def get_model(
     built._config = config
     built._metainfo = entry
     built._dataset_meta = _dataset_meta(meta, config)
+    if hasattr(built, 'predictor'):
+        built.dataset_meta = built._dataset_meta
     return built.eval()
 
 
@@ -128,23 +139,42 @@ def load_weights(
     if prefer_ema is None:
         prefer_ema = prefers_averaged(weights)
     report = load_checkpoint(model, os.fspath(weights), prefer_ema=prefer_ema, sha256=sha256)
-    if any(rule == 'no-head' for _, rule, _ in report.missing):
+    model.load_report = report
+    _logger.info('%s', report)
+    # A head of another number of classes has had its warning.
+    fresh = [name for name, rule, _ in report.missing if rule in ('no-head', 'other-part')]
+    if fresh:
         warnings.warn(
-            f'{weights} holds no head: the head of the model starts from random weights and '
-            'predicts nothing before it is trained.',
+            f'{weights} does not hold {abbreviate(fresh, 3)}: this part of the model starts from '
+            'random weights, and what comes out of it means nothing before it is trained.',
             stacklevel=2,
         )
     return report.meta
 
 
+def fresh_parts(report: LoadReport | None) -> list[str]:
+    """Names of the tensors that a checkpoint left at random values; empty without a checkpoint."""
+    return [] if report is None else [name for name, rule, _ in report.missing if rule in _FRESH]
+
+
 def class_names(model: BaseModel) -> tuple[str, ...] | None:
     """Names of the classes that `model` predicts, None where they are not known."""
+    predictor = getattr(model, 'predictor', None)
+    if hasattr(predictor, 'class_names'):  # zero-shot
+        return tuple(predictor.class_names(model))
     names = getattr(model, '_dataset_meta', {}).get('classes')
     head = getattr(model, 'head', None)
     wanted = getattr(head, 'num_classes', None)
     if names is None or wanted is None or len(names) != wanted:
         return None  # e.g. the ImageNet names of a config whose head was replaced
     return tuple(names)
+
+
+def can_classify(config: Config) -> bool:
+    """Whether a model of this config predicts classes: by a head, or by their names."""
+    if (config.model.get('test_cfg') or {}).get('type') == 'zero_shot':
+        return True
+    return config.model.get('head') is not None
 
 
 def _check_device(device: str | torch.device | None) -> torch.device | None:
@@ -198,8 +228,9 @@ def _build(config: Config, *, on_meta: bool) -> BaseModel:
     model_config = copy.deepcopy(config.model)
     # A training config may start from a pre-trained file. What to load is decided here by
     # `pretrained` alone.
-    if model_config.get('backbone'):
-        model_config.backbone.pop('init_cfg', None)
+    for part in ('backbone', 'text'):
+        if model_config.get(part):
+            model_config[part].pop('init_cfg', None)
     scope = config.get('default_scope') or 'mmpretrain'
     with DefaultScope.overwrite_default_scope(scope), torch.device('meta' if on_meta else 'cpu'):
         return MODELS.build(model_config)

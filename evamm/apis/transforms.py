@@ -15,6 +15,7 @@ from evamm.apis.images import ImageInput, ImageSource, load_image
 LOADING_TRANSFORMS = tuple(
     f'{scope}LoadImageFromFile' for scope in ('', 'evamm.', 'mmpretrain.', 'mmcv.')
 )
+_TEXT_TRANSFORMS = ('ChooseText', 'TokenizeText')
 _SIZED_TRANSFORMS = {'ResizeEdge': 'scale', 'Resize': 'scale', 'CenterCrop': 'crop_size'}
 
 
@@ -31,7 +32,13 @@ def test_pipeline(config: Config) -> list[ConfigDict]:
             'The config has no test_dataloader.dataset.pipeline, so evamm does not know how to '
             'prepare an image for its model. Inherit a file of configs/_base_/datasets.'
         ) from None
-    return [step for step in pipeline if step['type'] not in LOADING_TRANSFORMS]
+    steps = [step for step in pipeline if step['type'] not in LOADING_TRANSFORMS]
+    # An image alone has no caption.
+    steps = [step for step in steps if _base_type(step) not in _TEXT_TRANSFORMS]
+    return [
+        ConfigDict(type='PackInputs') if _base_type(step) == 'PackPairInputs' else step
+        for step in steps
+    ]
 
 
 def set_img_size(config: Config, img_size: int) -> None:

@@ -63,7 +63,7 @@ def class_attention(trunk: nn.Module, images: Tensor, block: int = -1) -> Tensor
     weights: list[Tensor] = []
 
     def keep(module: nn.Module, args: tuple) -> None:
-        x, rope = args  # as `Block` calls it
+        x, rope = args[:2]  # as `Block` calls it; all tokens, whatever it asks of them
         weights.append(_class_weights(module, x, rope))
 
     before = trunk.training, trunk.out_indices

@@ -97,6 +97,8 @@ def test_wrong_options_are_explained(model: torch.nn.Module, photos: Path) -> No
         evamm.inference_model(model, photos, batch_size=0)
     with pytest.raises(ValueError, match="on_error must be one of .* found 'skip'"):
         evamm.inference_model(model, photos, on_error='skip')
+    with pytest.raises(ValueError, match='topk must be at least 1, found 0'):
+        ImageClassificationInferencer(model)(photos, topk=0)
     with pytest.raises(ValueError, match='img_size is for a model built here'):
         evamm.inference_model(model, photos, img_size=112)
 
@@ -113,6 +115,20 @@ def test_pictures_are_written(model: torch.nn.Module, photos: Path, tmp_path: Pa
     evamm.inference_model(model, photos, batch_size=4, show_dir=tmp_path / 'out')
     written = sorted(path.name for path in (tmp_path / 'out').iterdir())
     assert written == ['bird.png', 'cat.png', 'cat_2.png', 'grey.png']
+
+
+def test_no_image_gives_no_result(model: torch.nn.Module) -> None:
+    assert evamm.inference_model(model, []) == []
+
+
+def test_more_classes_on_a_picture_than_there_are(
+    model: torch.nn.Module, photos: Path, tmp_path: Path
+) -> None:
+    inferencer = ImageClassificationInferencer(model)
+    inferencer(photos / 'cat.png', show_dir=tmp_path / 'all', topk=10)
+    inferencer(photos / 'cat.png', show_dir=tmp_path / 'more', topk=99)
+    pictures = [(tmp_path / folder / 'cat.png').read_bytes() for folder in ('all', 'more')]
+    assert pictures[0] == pictures[1]
 
 
 def test_headless_entry_names_the_way_out(

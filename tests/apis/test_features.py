@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 import evamm
 from evamm.apis.features import FeatureExtractor
+from evamm.apis.images import ImageReadError
 from evamm.apis.transforms import ImageTransform
 from evamm.models.backbones import EVAViT
 
@@ -117,6 +118,7 @@ def test_a_bare_trunk_takes_tensors_only(photos: Path) -> None:
     ('options', 'words'),
     [
         (dict(pool='max'), "pool must be one of mean, cls, tokens, map, found 'max'"),
+        (dict(blocks=[]), r'blocks=\[\] names no block; the trunk has blocks 0 to 3'),
         (dict(blocks=[0, 4]), r'blocks=\[4\] do not exist: the trunk has blocks 0 to 3'),
     ],
 )
@@ -143,3 +145,29 @@ def test_a_model_is_built_where_the_tensor_is(
     size = config.model.backbone.img_size
     images = torch.zeros(1, 3, size, size)
     assert evamm.extract_features(config, images, pretrained=False).device == images.device
+
+
+def test_no_image_gives_no_row(model: torch.nn.Module) -> None:
+    assert evamm.extract_features(model, []).shape == (0, 32)
+    maps = evamm.extract_features(model, [], pool='map', blocks=[0, 1])
+    assert [tuple(map_.shape) for map_ in maps] == [(0, 32, 4, 4)] * 2
+
+
+def test_unreadable_image_leaves_nan_in_its_row(
+    model: torch.nn.Module, photos: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / 'torn.jpg'
+    bad.write_bytes((photos / 'bird.jpg').read_bytes()[:9000])
+    inputs = [bad, photos / 'cat.png', bad, photos / 'bird.jpg']
+    with pytest.raises(ImageReadError, match='torn.jpg'):
+        evamm.extract_features(model, inputs)
+    extractor = FeatureExtractor(model)
+    with pytest.warns(UserWarning, match='2 of 4 images cannot be read; .*torn.jpg'):
+        features = extractor(inputs, batch_size=3, on_error='report')
+    assert sorted(extractor.errors) == [0, 2]
+    assert features.isnan().all(dim=1).tolist() == [True, False, True, False]
+    torch.testing.assert_close(features[[1, 3]], evamm.extract_features(model, inputs[1::2]))
+    assert extractor(inputs[1:2]).shape == (1, 32)
+    assert extractor.errors == {}
+    with pytest.raises(ImageReadError, match='torn.jpg'):
+        extractor([bad, bad], on_error='report')

@@ -107,6 +107,47 @@ def test_sixteen_bit_grey_keeps_its_contrast(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image[..., 0], np.arange(256).reshape(16, 16))
 
 
+@pytest.mark.parametrize('name', ['grey.png', 'grey.tif'])
+def test_sixteen_bits_become_eight_as_in_opencv(tmp_path: Path, name: str) -> None:
+    import cv2
+
+    values = np.random.default_rng(0).integers(0, 65536, (9, 7)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / name), values)
+    image = load_image(collect_images(tmp_path / name)[0])
+    theirs = cv2.imread(str(tmp_path / name))
+    np.testing.assert_array_equal(image, theirs)
+    assert len(np.unique(image)) > 40
+
+
+@pytest.mark.parametrize(
+    ('mode', 'factor', 'expected'),
+    [('I', 1, 1), ('I', 256, 1), ('F', 1, 1), ('F', 1 / 255, 1), ('I;16', 256, 1), ('I;16', 1, 0)],
+)
+def test_wide_grey_values(mode: str, factor: float, expected: int) -> None:
+    """0 to 255 in a wide mode is no 16-bit image, which a shift by 8 would turn black."""
+    ramp = np.arange(256).reshape(16, 16)
+    kinds = {'I': np.int32, 'F': np.float32, 'I;16': np.uint16}
+    image = Image.fromarray((ramp * factor).astype(kinds[mode]))
+    assert image.mode == mode
+    found = load_image(ImageSource('a', image))
+    np.testing.assert_array_equal(found[..., 1], ramp * expected)
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        np.full((2, 2), -1, np.int32),
+        np.full((2, 2), 70000, np.int32),
+        np.full((2, 2), 300.5, np.float32),
+        np.full((2, 2), np.nan, np.float32),
+    ],
+)
+def test_grey_values_without_a_white_are_refused(tmp_path: Path, values: np.ndarray) -> None:
+    Image.fromarray(values).save(tmp_path / 'wide.tif')
+    with pytest.raises(ImageReadError, match='wide.tif has grey values from .* 8 or 16 bits'):
+        load_image(collect_images(tmp_path / 'wide.tif')[0])
+
+
 def test_photo_is_turned_upright(tmp_path: Path) -> None:
     picture = Image.new('RGB', (6, 4))
     exif = picture.getexif()

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from evamm.apis import model_index
-from evamm.apis.model import class_names, get_model
+from evamm.apis.model import class_names, fresh_parts, get_model
 from evamm.apis.transforms import ImageTransform
 from evamm.checkpoints import CheckpointError, write_checkpoint
 
@@ -96,7 +96,7 @@ def test_a_checkpoint_without_head_warns(config: Config, tmp_path: Path) -> None
     state = get_model(config).state_dict()
     trunk = {name: value for name, value in state.items() if name.startswith('backbone.')}
     write_checkpoint({'state_dict': trunk}, tmp_path / 'trunk.pth')
-    with pytest.warns(UserWarning, match='trunk.pth holds no head'):
+    with pytest.warns(UserWarning, match='trunk.pth does not hold head.fc.weight, head.fc.bias: '):
         get_model(config, pretrained=tmp_path / 'trunk.pth')
 
 
@@ -190,3 +190,23 @@ def test_class_names_that_are_none(stored: object, config: Config) -> None:
     from evamm.apis.model import _dataset_meta
 
     assert _dataset_meta({'dataset_meta': stored}, config)['classes'][0] == 'digit 0'
+
+
+def test_report_of_loading_is_kept(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = get_model(config)
+    assert model.load_report is None
+    write_checkpoint(model.state_dict(), tmp_path / 'a.pth')
+    with caplog.at_level('INFO', logger='evamm'):
+        larger = get_model(config, tmp_path / 'a.pth', img_size=84)
+    assert [name for name, *_ in larger.load_report.resized] == ['backbone.pos_embed']
+    assert 'resized   backbone.pos_embed  1x17x32 -> 1x37x32' in caplog.text
+
+
+def test_fresh_parts_of_another_number_of_classes(config: Config, tmp_path: Path) -> None:
+    write_checkpoint(get_model(config, num_classes=7).state_dict(), tmp_path / 'seven.pth')
+    with pytest.warns(UserWarning, match='it has 7 outputs, the model 3') as caught:
+        model = get_model(config, tmp_path / 'seven.pth', num_classes=3)
+    assert len(caught) == 1
+    assert fresh_parts(model.load_report) == ['head.fc.weight', 'head.fc.bias']

@@ -148,6 +148,38 @@ def test_mistakes_get_one_sentence(run: Callable[..., Done], place: Path, tmp_pa
     assert 'Traceback' not in done.stderr
 
 
+def test_a_head_that_was_never_trained_predicts_nothing(
+    run: Callable[..., Done], place: Path, tmp_path: Path
+) -> None:
+    state = evamm.get_model(place / 'config.py').state_dict()
+    trunk = {name: value for name, value in state.items() if name.startswith('backbone.')}
+    write_checkpoint(trunk, tmp_path / 'trunk.pth')
+    args = (place / 'config.py', place / 'photos', '--checkpoint', tmp_path / 'trunk.pth')
+    with pytest.warns(UserWarning, match='does not hold head.fc.weight'):
+        done = run('infer.py', *args, '--out-dir', tmp_path / 'out')
+    assert done.returncode == 1
+    assert 'does not hold head.fc.weight, head.fc.bias' in done.stderr
+    assert 'drawn at random' in done.stderr
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_feature_pictures_of_what_can_be_read(
+    run: Callable[..., Done], place: Path, tmp_path: Path
+) -> None:
+    tool = ('visualization/features.py', place / 'config.py')
+    options = ('--checkpoint', place / 'weights.pth', '--out-dir', tmp_path / 'out')
+    done = run(*tool, place / 'torn.jpg', place / 'photos', *options)
+    assert done.returncode == 1
+    assert 'torn.jpg' in done.stderr
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['bird.png', 'cat.png']
+    whole = (tmp_path / 'out' / 'cat.png').read_bytes()
+    assert run(*tool, place / 'photos', *options).returncode == 0
+    assert (tmp_path / 'out' / 'cat.png').read_bytes() == whole  # each picture of its own image
+    done = run(*tool, place / 'torn.jpg', *options)
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+
+
 def test_the_sheet_shows_what_the_model_gets(place: Path, tmp_path: Path) -> None:
     from mmengine.config import Config
 

@@ -1,7 +1,8 @@
 """Show what a model's patch features hold: principal components as colours, beside the image.
 
 Patches of one colour have like features, in all images given together. --attention adds where the
-class token looks (mean over heads) in the same block.
+class token looks (mean over heads) in the same block. An image that cannot be read is named, and
+makes the exit status 1.
 
 Examples:
     python tools/visualization/features.py eva02-base-p14_in21k-pre_3rdparty_in21k photos/
@@ -50,7 +51,8 @@ def main() -> int:
 
     from evamm.apis.batches import to_picture
     from evamm.apis.features import FeatureExtractor, extract_features, find_trunk
-    from evamm.apis.images import collect_images
+    from evamm.apis.images import collect_images, load_image
+    from evamm.apis.loader import load_batches
     from evamm.apis.transforms import ImageTransform
     from evamm.checkpoints import CheckpointError
     from evamm.visualization.features import (
@@ -73,10 +75,22 @@ def main() -> int:
         transform = ImageTransform(extractor.config)
         trunk = find_trunk(extractor.model)
         device = next(trunk.parameters()).device
-        inputs = torch.stack([transform(source.content) for source in sources])  # [B, 3, H, W]
-        maps, heats = [], []
-        for batch in inputs.split(args.batch_size):
-            batch = batch.to(device)
+        inputs, maps, heats, shown = [], [], [], []
+        batches = load_batches(
+            sources,
+            lambda source: transform.pack(load_image(source)),
+            args.batch_size,
+            on_error='report',
+        )
+        for indices, samples, errors in batches:
+            for error in errors.values():
+                print(f'error: {error}', file=sys.stderr)
+            if not samples:
+                continue
+            packed = {'inputs': [sample['inputs'] for sample in samples]}
+            batch = transform.data_preprocessor(packed)['inputs'].to(device)  # [b, 3, H, W]
+            inputs += batch.cpu()
+            shown += indices
             maps += extract_features(trunk, batch, pool='map', blocks=[args.block])[0].cpu()
             if args.attention:
                 heats += class_attention(trunk, batch, args.block).mean(dim=1).cpu()
@@ -84,15 +98,17 @@ def main() -> int:
         print(f'error: {error}', file=sys.stderr)
         return 1
 
+    if not shown:
+        return 1
     colours = pca_colours(torch.stack(maps))  # [B, h, w, 3]
-    for index, path in enumerate(paths):
+    for index, path in enumerate(paths[place] for place in shown):
         image = to_picture(inputs[index], transform.data_preprocessor)
         row = [image, enlarge(colours[index], *image.shape[:2])]
         if args.attention:
             row.append(overlay_heat(image, heats[index].numpy()))
         side_by_side(row, height=max(224, min(image.shape[0], 448))).save(path)
         print(path)
-    return 0
+    return 1 if len(shown) < len(sources) else 0
 
 
 if __name__ == '__main__':
