@@ -4,7 +4,7 @@ from .backbones import EVAViT
 from .clip import EVACLIP, CLIPTextTransformer
 from .heads import CLIPTargetHead
 from .losses import ContrastiveLoss, SigmoidLoss
-from .pretrainers import EVAPretrainer
+from .pretrainers import EVAPretrainer, MAEPretrainer
 from .teachers import BackboneTeacher, CLIPTeacher, OpenCLIPTeacher
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     'SigmoidLoss',
     'CLIPTargetHead',
     'EVAPretrainer',
+    'MAEPretrainer',
     'BackboneTeacher',
     'CLIPTeacher',
     'OpenCLIPTeacher',

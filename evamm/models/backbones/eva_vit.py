@@ -241,25 +241,33 @@ class EVAViT(BaseModule):
             return patches
         return max(1, int(patches * (1 - self.patch_dropout)))
 
-    def _drop_patches(self, x: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """A random choice of patches for every sample, and their rows of the RoPE table.
+    def _draw_patches(self, x: Tensor) -> Tensor | None:
+        """A random choice of patches for every sample, [B, K], or None for all (patch dropout).
 
         Official: ``EVA-CLIP/rei/eva_clip/transformer.py``, ``rope.py``.
+        """
+        patches = x.shape[1] - int(self.cls_token is not None)
+        kept = self._kept_patches(patches)
+        if kept == patches:
+            return None
+        return torch.rand(x.shape[0], patches, device=x.device).topk(kept).indices
+
+    def _take_patches(
+        self, x: Tensor, rope: Tensor | None, patches: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens of some patches, which differ from sample to sample, and their rows of the table.
 
         Args:
             x: Tokens, [B, P + N, D], P of them without a position.
             rope: Table, [P + N, d/2, 2], or None.
+            patches: Numbers of the patches, [B, K].
 
         Returns:
-            [B, P + K, D] and [B, P + K, d/2, 2]; unchanged if nothing is left out.
+            [B, P + K, D] and [B, P + K, d/2, 2].
         """
         batch, tokens, _ = x.shape
         prefix = int(self.cls_token is not None)
-        kept = self._kept_patches(tokens - prefix)
-        if prefix + kept == tokens:
-            return x, rope
-        drawn = torch.rand(batch, tokens - prefix, device=x.device).topk(kept).indices + prefix
-        index = torch.cat((drawn.new_zeros(batch, prefix), drawn), dim=1)  # [B, P + K]
+        index = torch.cat((patches.new_zeros(batch, prefix), patches + prefix), dim=1)
         first = torch.arange(0, batch * tokens, tokens, device=x.device)[:, None]  # [B, 1]
         x = x.flatten(0, 1)[index + first]
         return x, None if rope is None else rope[index]
@@ -273,12 +281,16 @@ class EVAViT(BaseModule):
         scales = draw_drop_path(rates, x.shape[0], x.device).unbind()
         return [scale if drop else None for scale, drop in zip(scales, drops, strict=True)]
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, keep: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Extracts features.
 
         Args:
             x: Normalised images, [B, in_channels, H, W].
             mask: True where a patch is replaced by the mask token, [B, N] or [B, h, w].
+            keep: Numbers of the patches that run, [B, K]; the others are left out (MAE). Not
+                with windows and not for a feature map.
 
         Returns:
             One tensor per entry of ``out_indices``, shaped by ``out_type``.
@@ -290,7 +302,9 @@ class EVAViT(BaseModule):
         # EVA-02/det/detectron2/modeling/backbone/vit.py).
         windowed = self.window_size and any(block.window_size for block in self.blocks)
         window_rope = self._rope((self.window_size,) * 2, x, 0) if windowed else None
-        x, global_rope = self._drop_patches(x, global_rope)
+        keep = self._draw_patches(x) if keep is None else keep
+        if keep is not None:
+            x, global_rope = self._take_patches(x, global_rope, keep)
         recompute = self.with_cp and torch.is_grad_enabled()
         drop_scales = self._draw_drop_path(x)
         outs, end = [], max(self.out_indices)

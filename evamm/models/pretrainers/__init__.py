@@ -1,5 +1,6 @@
 """Algorithms of pre-training."""
 
 from .eva_pretrainer import EVAPretrainer
+from .mae_pretrainer import MAEPretrainer
 
-__all__ = ['EVAPretrainer']
+__all__ = ['EVAPretrainer', 'MAEPretrainer']
