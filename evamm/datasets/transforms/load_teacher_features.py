@@ -21,7 +21,8 @@ class LoadTeacherFeatures(BaseTransform):
     Adds ``target``: float16 [masked patches, dims] in row-major order, or [patches, dims].
 
     Args:
-        cache: Folder of the cache.
+        cache: Folder of the cache; None leaves samples as they are, for a config that names the
+            folder only when there is one.
         masked_only: Read the features of masked patches only.
         root: As in ``SeededCrops``.
 
@@ -31,13 +32,17 @@ class LoadTeacherFeatures(BaseTransform):
         KeyError: The sample has no ``crop_view`` or no ``mask``.
     """
 
-    def __init__(self, cache: str | os.PathLike, masked_only: bool = True, root: str = '') -> None:
-        self.cache = FeatureCache(cache)
+    def __init__(
+        self, cache: str | os.PathLike | None = None, masked_only: bool = True, root: str = ''
+    ) -> None:
+        self.cache = None if cache is None else FeatureCache(cache)
         self.masked_only = masked_only
         self.root = root
 
     def transform(self, results: dict) -> dict:
         """Adds the target to the sample."""
+        if self.cache is None:
+            return results
         for key, home in (('crop_view', 'evamm.SeededCrops'), ('mask', 'evamm.BlockMasking')):
             if key not in results and (key == 'crop_view' or self.masked_only):
                 raise KeyError(f'LoadTeacherFeatures needs {key!r}: put {home} before it.')
@@ -54,6 +59,6 @@ class LoadTeacherFeatures(BaseTransform):
 
     def __repr__(self) -> str:
         return (
-            f'{type(self).__name__}(cache={str(self.cache.folder)!r}, '
+            f'{type(self).__name__}(cache={None if self.cache is None else str(self.cache.folder)!r}, '
             f'masked_only={self.masked_only}, root={self.root!r})'
         )

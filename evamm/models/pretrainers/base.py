@@ -123,6 +123,12 @@ class MaskedPretrainer(BaseModel):
         )
         return images * scale + shift
 
+    def teacher_features(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What the teacher says about every patch, [B, N, T], one tensor per target block."""
+        _, images = self.split_inputs(inputs)
+        features = self.teacher(self._as_teacher_sees(images, not isinstance(inputs, Tensor)))
+        return features if isinstance(features, tuple) else (features,)
+
     def compute_targets(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence, masked: MaskedTokens
     ) -> tuple[Tensor, ...]:
@@ -136,9 +142,7 @@ class MaskedPretrainer(BaseModel):
         """
         if self.teacher is None:
             return (self._targets_of_samples(data_samples, masked),)
-        _, images = self.split_inputs(inputs)
-        targets = self.teacher(self._as_teacher_sees(images, not isinstance(inputs, Tensor)))
-        targets = targets if isinstance(targets, tuple) else (targets,)
+        targets = self.teacher_features(inputs)
         patches = masked.mask.shape[1]
         if targets[0].shape[1] != patches:
             raise ConfigError(
@@ -216,9 +220,10 @@ class MaskedPretrainer(BaseModel):
 
     @staticmethod
     def with_cosines(data_samples: Sequence, cosines: Tensor, counts: Sequence[int]) -> list:
-        """Puts the mean cosine of each image into its sample."""
-        samples = zip(data_samples, cosines.split(list(counts)), counts, strict=True)
-        for sample, values, count in samples:
-            sample.set_field(values.mean() if count else values.new_zeros(()), 'mim_cosine')
+        """Puts the mean cosine of each image into its sample, as a number (one wait for all)."""
+        means = [part.mean() if len(part) else part.sum() for part in cosines.split(list(counts))]
+        means = torch.stack(means).tolist()
+        for sample, mean, count in zip(data_samples, means, counts, strict=True):
+            sample.set_field(mean, 'mim_cosine')
             sample.set_field(count, 'num_masked')
         return list(data_samples)
