@@ -3,6 +3,7 @@
 from .flop_meter import FlopMeter
 from .hooks import (
     CheckpointHook,
+    ClampLogitScaleHook,
     CompileBlocksHook,
     EMAHook,
     KNNHook,
@@ -22,6 +23,7 @@ __all__ = [
     'LARS',
     'AmpOptimWrapper',
     'CheckpointHook',
+    'ClampLogitScaleHook',
     'CompileBlocksHook',
     'EMAHook',
     'EVARunner',

@@ -19,17 +19,23 @@ def _leaf_macs(module: nn.Module, x: Tensor, out: Tensor) -> int:
     return out.numel() * (module.in_channels // module.groups) * kernel
 
 
+def _can_count(module: nn.Module) -> bool:
+    return callable(getattr(module, 'count_macs', None))
+
+
 class FlopMeter:
     """Adds up the matrix products of every forward call of a model's parts.
 
     It asks the model: a sub-module with ``count_macs(input_shape)`` (multiply-accumulates of one
-    forward pass, batch included) speaks for everything inside it. Linear and convolution layers
+    forward pass, batch included) speaks for everything inside it, the innermost of several for
+    itself. Linear and convolution layers
     outside of such parts are counted from their shapes; anything else is not. Nothing is read from
     the device, so counting does not slow a run.
 
     A forward pass is counted three times if something inside is trained (the backward pass does
     twice the products of the forward pass), four times in ``hardware_flops`` if the part has
-    ``with_cp=True`` and computes its blocks again.
+    ``with_cp=True`` and computes its blocks again. A forward pass that the backward pass asks for,
+    because activations were not kept, counts for the hardware once more.
 
     Args:
         model: Model to watch; hooks stay on it until :meth:`remove`.
@@ -46,7 +52,8 @@ class FlopMeter:
         self._watch('', model)
 
     def _watch(self, name: str, module: nn.Module) -> None:
-        if callable(getattr(module, 'count_macs', None)):
+        inside = (part for part in module.modules() if part is not module)
+        if _can_count(module) and not any(map(_can_count, inside)):
             self._handles.append(module.register_forward_pre_hook(self._on_part, with_kwargs=True))
         elif getattr(module, '_compiled_call_impl', None) is not None:
             self.blind.append(name)
@@ -71,6 +78,9 @@ class FlopMeter:
     def _add(self, module: nn.Module, macs: int) -> None:
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
         recomputed = trained and getattr(module, 'with_cp', False)
+        if torch._C._current_graph_task_id() >= 0:  # in a backward pass
+            self.hardware_flops += 2 * macs
+            return
         self.flops += 2 * macs * (3 if trained else 1)
         self.hardware_flops += 2 * macs * (3 + recomputed if trained else 1)
 

@@ -1,6 +1,7 @@
 """Hooks of the training loop."""
 
 from .checkpoint import CheckpointHook
+from .clamp_logit_scale import ClampLogitScaleHook
 from .compile_blocks import CompileBlocksHook
 from .dataset_meta import DatasetMetaHook
 from .ema import EMAHook
@@ -12,6 +13,7 @@ from .val_rng import ValRNGHook
 
 __all__ = [
     'CheckpointHook',
+    'ClampLogitScaleHook',
     'CompileBlocksHook',
     'DatasetMetaHook',
     'EMAHook',

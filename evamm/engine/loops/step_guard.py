@@ -49,7 +49,8 @@ class StepGuard:
         max_skips: Windows that may be skipped in a run; None switches the check off.
         split_on_oom: Run a batch that does not fit into the memory of the device in parts: 2, 4,
             ... whose gradients add up to those of the whole batch, if the loss is a mean over
-            samples. One process only.
+            samples. A model with ``micro_batch_size`` (:class:`evamm.EVACLIP`) keeps the batch of
+            its loss whole and divides it by itself. One process only.
     """
 
     def __init__(
@@ -290,6 +291,11 @@ class StepGuard:
         """Gradients of a whole batch from parts of it, and one optimizer step."""
         wrapper, model = self._wrapper, self.model
         count = wrapper._inner_count
+        if hasattr(model, 'micro_batch_size'):
+            self._samples = batch_size(batch)
+            size = -(-self._samples // self.parts)
+            model.micro_batch_size = min(size, model.micro_batch_size or size)
+            return model.train_step(batch, optim_wrapper=wrapper)
         # Mixing of samples sees the whole batch.
         batch = model.data_preprocessor(batch, True)
         self._samples = batch_size(batch)
