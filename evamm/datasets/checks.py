@@ -184,6 +184,8 @@ def explain_loading(dataset: Any, problem: str) -> str:
 
 def _bad_line(ann_file: str) -> str | None:
     """Where a file of lines "IMAGE LABEL" is none, and how; None if it is."""
+    if os.path.getsize(ann_file) == 0:
+        return ' is empty'
     with open(ann_file, 'rb') as file:
         for number, raw in enumerate(file, 1):
             try:

@@ -1,6 +1,5 @@
 """tools/train.py and tools/test.py as a user calls them, on eight-pixel pictures."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,94 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
-from PIL import Image
 
 REPO = Path(__file__).resolve().parents[2]
 
-CONFIG = """
-default_scope = 'mmpretrain'
-runner_type = 'evamm.EVARunner'
-model = dict(
-    type='ImageClassifier',
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True),
-    backbone=dict(
-        type='evamm.EVAViT',
-        arch=dict(embed_dims=32, depth=2, num_heads=2),
-        img_size=16, patch_size=8, drop_path_rate=0.1),
-    head=dict(type='LinearClsHead', num_classes=2, in_channels=32,
-              loss=dict(type='CrossEntropyLoss')))
-pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-train_dataloader = dict(
-    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='CustomDataset', data_root='pictures', data_prefix='train',
-                 pipeline=pipeline))
-val_dataloader = dict(
-    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CustomDataset', data_root='pictures', data_prefix='val',
-                 pipeline=pipeline))
-val_evaluator = dict(type='Accuracy', topk=1)
-test_dataloader = val_dataloader
-test_evaluator = val_evaluator
-train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=3)
-val_cfg = dict()
-test_cfg = dict()
-optim_wrapper = dict(
-    type='evamm.AmpOptimWrapper',
-    constructor='evamm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.9),
-    optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05))
-param_scheduler = dict(
-    type='evamm.WarmupCosineLR', warmup=1, by_epoch=True, convert_to_iter_based=True)
-auto_scale_lr = dict(enable=False, base_batch_size=4)
-custom_hooks = [dict(type='evamm.EMAHook', momentum=0.2)]
-default_hooks = dict(
-    checkpoint=dict(type='evamm.CheckpointHook', interval=3),
-    logger=dict(type='LoggerHook', interval=2))
-randomness = dict(seed=0)
-"""
 
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A folder with a config and two classes of pictures, dark and bright."""
-    rng = np.random.default_rng(0)
-    for split, count in (('train', 6), ('val', 4)):
-        for name, level in (('dark', 60), ('bright', 190)):
-            folder = tmp_path / 'pictures' / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.normal(level, 20, (16, 16, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / f'{index}.png')
-    (tmp_path / 'tiny.py').write_text(CONFIG)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f'evamm_tool_{name}', REPO / f'tools/{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def call(name, *args):
-    """Exit status of a tool run inside this process."""
-    from evamm.engine.runner.launch import run_tool
-
-    argv = sys.argv
-    sys.argv = [f'tools/{name}.py', *map(str, args)]
-    try:
-        return run_tool(tool(name).main)
-    finally:
-        sys.argv = argv
-        for manager in (MessageHub, MMLogger, Visualizer, DefaultScope):
-            manager._instance_dict.clear()
-
-
-def test_train_resume_and_test(project, capsys):
+def test_train_resume_and_test(call, project, capsys):
     # Not installed, another folder, no PYTHONPATH: the tool has to find the package by itself.
     env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     command = [sys.executable, str(REPO / 'tools/train.py'), 'tiny.py']
@@ -152,7 +68,7 @@ def checkpoint(project):
     return project / 'weights.pth'
 
 
-def test_testing_prefers_the_average_and_writes_json(checkpoint):
+def test_testing_prefers_the_average_and_writes_json(call, checkpoint):
     for options, label in (((), 1), (('--no-ema',), 0)):
         assert call('test', 'tiny.py', checkpoint, '--out', 'pred.json', *options) == 0
         records = json.loads(Path('pred.json').read_text())
@@ -166,7 +82,7 @@ def test_testing_prefers_the_average_and_writes_json(checkpoint):
     assert not list(Path('out').glob('.*'))
 
 
-def test_testing_a_file_without_a_head_is_an_error(checkpoint, capsys):
+def test_testing_a_file_without_a_head_is_an_error(call, checkpoint, capsys):
     import torch
 
     state = torch.load(checkpoint, weights_only=True)['state_dict']
@@ -214,7 +130,7 @@ def test_testing_a_file_without_a_head_is_an_error(checkpoint, capsys):
         ),
     ],
 )
-def test_mistakes_get_one_sentence_before_anything_is_built(project, capsys, args, words):
+def test_mistakes_get_one_sentence_before_anything_is_built(call, project, capsys, args, words):
     assert call('train', *args) == 1
     error = capsys.readouterr().err
     assert error.startswith('error: ') and error.count('\n') == 1
@@ -236,13 +152,13 @@ def test_mistakes_get_one_sentence_before_anything_is_built(project, capsys, arg
         ),
     ],
 )
-def test_mistakes_in_testing_get_one_sentence(checkpoint, capsys, args, words):
+def test_mistakes_in_testing_get_one_sentence(call, checkpoint, capsys, args, words):
     assert call('test', *args) == 1
     error = capsys.readouterr().err
     assert error.startswith('error: ') and words in error
 
 
-def test_options_become_settings(project):
+def test_options_become_settings(project, tool):
     train = tool('train')
     from evamm.engine.runner import launch
 

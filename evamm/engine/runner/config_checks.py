@@ -140,16 +140,17 @@ def option_warnings(cfg: Mapping, options: Mapping[str, Any]) -> Iterator[str]:
                     f'is in its settings already; set these{_places(cfg, cfg[first])}.'
                 )
             continue
-        place: Any = cfg
-        for depth, part in enumerate([first, *rest]):
+        place: Any = cfg.get(first)
+        for depth, part in enumerate(rest, 1):
             if isinstance(place, (list, tuple)) and part.isdigit() and int(part) < len(place):
                 place = place[int(part)]
             elif isinstance(place, Mapping) and part in place:
                 place = place[part]
-            elif isinstance(place, Mapping) and depth > 0:
-                if part != '_delete_':
+            elif isinstance(place, Mapping) and part != '_delete_':
+                close = difflib.get_close_matches(part, map(str, place), n=1, cutoff=0.75)
+                # What is built from its `type` refuses arguments that it does not know.
+                if close or 'type' not in place:
                     path = '.'.join([first, *rest][:depth])
-                    close = difflib.get_close_matches(part, map(str, place), n=1, cutoff=0.75)
                     hint = f' (close to {close[0]})' if close else ''
                     yield f'--cfg-options {key}: {path} has no {part}{hint} so far; it is added.'
                 break
@@ -158,7 +159,9 @@ def option_warnings(cfg: Mapping, options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _places(cfg: Mapping, value: object) -> str:
-    """Settings that have the value of a variable."""
+    """Settings that have the value of a variable; equal numbers may be chance."""
+    if not isinstance(value, (str, Mapping, list, tuple)):
+        return ''
 
     def search(part: object, path: str) -> Iterator[str]:
         pairs = part.items() if isinstance(part, Mapping) else enumerate(part)

@@ -23,6 +23,7 @@ from ..strategies.sharded_checkpoint import SHARDS, read_sharded, write_sharded
 from . import training_state
 from .background_writer import BackgroundWriter
 from .find_checkpoint import INTERRUPTED, newest_good_checkpoint, read_training_checkpoint
+from .resume_checks import check_state
 
 
 @RUNNERS.register_module()
@@ -154,17 +155,25 @@ class EVARunner(Runner):
             map_location: Not used; files are read on the CPU and every part finds its device.
 
         Raises:
-            CheckpointError: The file cannot be read or is not a training checkpoint.
+            CheckpointError: The file cannot be read or is no training checkpoint of this run.
         """
         checkpoint = read_training_checkpoint(filename)
         if os.path.isdir(filename):
             checkpoint = read_sharded(filename, training_state.bare_model(self))
-        training_state.restore(
-            self,
-            checkpoint,
-            resume_optimizer=resume_optimizer,
-            resume_param_scheduler=resume_param_scheduler,
-        )
+        optim_wrapper = self.optim_wrapper if resume_optimizer else None
+        check_state(checkpoint, filename, training_state.bare_model(self), optim_wrapper)
+        try:
+            training_state.restore(
+                self,
+                checkpoint,
+                resume_optimizer=resume_optimizer,
+                resume_param_scheduler=resume_param_scheduler,
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f'{filename}: cannot resume from it, a part of its state cannot be used '
+                f'({type(error).__name__}: {error}).'
+            ) from error
         self._has_loaded = True
         self.logger.info(f'Resumed from {filename} at epoch {self.epoch}, iteration {self.iter}.')
 

@@ -114,7 +114,11 @@ def restore(
         runner.optim_wrapper.load_state_dict(shard_optimizer_state(runner.optim_wrapper, state))
     if resume_param_scheduler and 'param_schedulers' in checkpoint:
         runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
-        states = iter(_flatten(checkpoint['param_schedulers']))
+        states = _flatten(checkpoint['param_schedulers'])
+        count = len(_flatten(runner.param_schedulers))
+        if len(states) != count:
+            raise ValueError(f'{len(states)} param_schedulers, the config makes {count}')
+        states = iter(states)
         _map_schedulers(
             runner.param_schedulers, lambda scheduler: scheduler.load_state_dict(next(states))
         )
