@@ -9,7 +9,7 @@ from .download import fetch_weights
 from .errors import CheckpointError
 from .fitting import fit_state_dict
 from .hashing import file_sha256
-from .loading import load_checkpoint
+from .loading import check_options, load_checkpoint
 from .reading import Checkpoint, read_checkpoint, read_object
 from .report import LoadReport
 from .resize import resize_patch_kernel, resize_pos_embed, resize_rel_pos
@@ -23,6 +23,7 @@ __all__ = [
     'CheckpointError',
     'LoadReport',
     'canonicalize',
+    'check_options',
     'convert_checkpoint',
     'detect_dialect',
     'fetch_weights',

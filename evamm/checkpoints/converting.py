@@ -1,15 +1,17 @@
 """Turning a checkpoint file into one of another code base, patch size, image size or precision."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .completeness import check_whole
 from .dialects import canonicalize, from_evamm
-from .errors import CheckpointError
+from .errors import CheckpointError, abbreviate
 from .reading import read_checkpoint
-from .report import LoadReport
+from .report import LoadReport, not_finite, warn_about
 from .resize import resize_patch_kernel, resize_pos_embed, square_grid
 from .writing import write_checkpoint
 
@@ -45,7 +47,8 @@ def convert_checkpoint(
         force: Overwrite ``target``.
         dialect: Code base of ``source``; None finds out.
         head_dims: Channels of one attention head, for the RoPE tables that official and mmpretrain
-            files carry; None takes it from the tables in ``source``, else 64 (all released models).
+            files carry; None takes it from the tables in ``source``, or knows it for a released
+            trunk.
         sha256: Expected hash of ``source``.
 
     Returns:
@@ -63,8 +66,6 @@ def convert_checkpoint(
     for name, value in dict(patch_size=patch_size, img_size=img_size, head_dims=head_dims).items():
         if value is not None and value < 1:
             raise CheckpointError(f'{name}={value} must be at least 1.')
-    if head_dims is not None and head_dims % 4:
-        raise CheckpointError(f'head_dims={head_dims} must be a multiple of 4, which RoPE needs.')
     if dtype is not None and dtype not in DTYPES:
         raise CheckpointError(f'dtype={dtype!r} is unknown; use one of {tuple(DTYPES)}.')
     checkpoint = read_checkpoint(source, prefer_ema=prefer_ema, sha256=sha256)
@@ -72,26 +73,41 @@ def convert_checkpoint(
     try:
         canonical = canonicalize(checkpoint.state_dict, dialect)
         state_dict = canonical.state_dict
+        if canonical.prefix is None:
+            raise CheckpointError(
+                'it holds no EVA trunk: expected patch_embed.proj.weight, found '
+                f'{abbreviate(state_dict, 4)}; only EVA files can be converted.'
+            )
+        check_whole(state_dict)
         _resize(state_dict, patch_size, img_size, report)
         if dtype is not None:
             state_dict = {
                 name: value.to(DTYPES[dtype]) if value.is_floating_point() else value
                 for name, value in state_dict.items()
             }
-        tables = (
-            value.shape[-1]
-            for name, value in checkpoint.state_dict.items()
-            if name.endswith('rope.freqs_cos')
-        )
-        converted = from_evamm(state_dict, to, head_dims=head_dims or next(tables, 64))
+        head_dims = _head_dims(head_dims, checkpoint.state_dict)
+        converted = from_evamm(state_dict, to, head_dims=head_dims)
+        report.not_finite = not_finite(converted)
     except CheckpointError as error:
         raise CheckpointError(f'{checkpoint.path}: {error}') from error
+    warn_about(report)
     report.dialect = canonical.dialect
     report.dropped = [entry for entry in canonical.dropped if entry[0] not in converted]
     report.renamed = sum(name not in converted for name in checkpoint.state_dict)
     report.loaded, report.meta = list(converted), checkpoint.meta
     write_checkpoint(_wrap(converted, to, path, checkpoint.meta), path, metadata={'dialect': to})
     return report
+
+
+def _head_dims(given: int | None, stored: Mapping[str, Tensor]) -> int | None:
+    """What the tables of the file say about the channels of a head, or what the caller says."""
+    sizes = {value.shape[-1] for name, value in stored.items() if name.endswith('.freqs_cos')}
+    if given is not None and sizes and sizes != {given}:
+        raise CheckpointError(
+            f'head_dims={given}, but its RoPE tables have {sorted(sizes)} channels; leave '
+            'head_dims (--head-dims) out.'
+        )
+    return given if given is not None or len(sizes) != 1 else sizes.pop()
 
 
 def _resize(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, abbreviate
 from .layouts import Layout, family_of, find_layout, layout_for
-from .resize import square_grid
+from .rope_buffers import rope_buffers
 from .wrappers import strip_module_prefix
 
 DIALECTS = ('evamm', 'official', 'timm', 'open_clip', 'mmpretrain', 'detectron2')
@@ -38,7 +38,15 @@ _OLD_TEXT = re.compile(
     r'text_projection$)'
 )
 _BLOCK = re.compile(r'^blocks\.\d+\.')
-_HEAD_FC = re.compile(r'^head\.fc\.(weight|bias)$')
+_HEAD = re.compile(r'^head\.(weight|bias)$')
+_HEAD_FC = re.compile(r'^head\.(?:fc|1)\.(weight|bias)$')
+_HEAD_BN = re.compile(r'^head\.0\.(running_mean|running_var|num_batches_tracked)$')
+_CLIP = re.compile(r'^text\.|^logit_(scale|bias)$')
+
+
+def is_clip_name(name: str) -> bool:
+    """Whether a canonical name belongs to a pair of towers and not to its trunk."""
+    return _CLIP.match(name) is not None
 
 
 @dataclass
@@ -135,7 +143,7 @@ def canonicalize(state_dict: Mapping[str, Tensor], dialect: str | None = None) -
     joined = _join(trunk, layout)
     _split_qkv_bias(joined, layout)
     for name, value in joined.items():
-        _put(out.state_dict, layout.name_in_evamm(name), value)
+        _put(out.state_dict, _name_of_head(layout.name_in_evamm(name)), value)
     for name, value in rest.items():
         _put(out.state_dict, _name_of_rest(name, rest, out.prefix), value)
     out.renamed = sum(name not in out.state_dict for name in kept)
@@ -150,9 +158,18 @@ def _put(target: dict[str, Tensor], name: str, value: Tensor) -> None:
     target[name] = value
 
 
-def _name_of_rest(name: str, rest: Mapping[str, Tensor], prefix: str) -> str:
+def _name_of_head(name: str) -> str:
+    """One name for heads that are a module of a class, and for the pair of a linear probe."""
     if match := _HEAD_FC.match(name):
         return f'head.{match.group(1)}'
+    if match := _HEAD_BN.match(name):
+        return f'head.bn.{match.group(1)}'
+    return name
+
+
+def _name_of_rest(name: str, rest: Mapping[str, Tensor], prefix: str) -> str:
+    if name.startswith('head.'):
+        return _name_of_head(name)
     if prefix.startswith('visual.'):
         if name == 'text.logit_scale' and 'logit_scale' not in rest:
             return 'logit_scale'
@@ -211,7 +228,7 @@ def from_evamm(
     dialect: str,
     *,
     rope: bool | None = None,
-    head_dims: int = 64,
+    head_dims: int | None = None,
 ) -> dict[str, Tensor]:
     """A canonical state dict in the names of another code base.
 
@@ -222,11 +239,12 @@ def from_evamm(
         dialect: 'evamm', 'official', 'timm', 'open_clip' or 'mmpretrain'.
         rope: Write the RoPE tables that the official code and mmpretrain keep in their state
             dicts; None for every SwiGLU trunk (all released ones with SwiGLU rotate).
-        head_dims: Channels of one attention head, for those tables.
+        head_dims: Channels of one attention head, for those tables. None knows it for the released
+            trunks that rotate (64); weights alone do not tell.
 
     Raises:
-        CheckpointError: Unknown dialect, no trunk, or a position embedding that is not square
-            where tables are wanted.
+        CheckpointError: Unknown dialect, no trunk, or, where tables are wanted, a position
+            embedding that is not square or a trunk of unknown or impossible ``head_dims``.
     """
     if dialect not in DIALECTS or dialect == 'detectron2':
         raise CheckpointError(f'dialect={dialect!r} cannot be written; use one of {DIALECTS[:-1]}.')
@@ -237,7 +255,8 @@ def from_evamm(
         )
     if dialect == 'evamm':
         return dict(state_dict)
-    clip = {name for name in state_dict if name.startswith('text.') or name == 'logit_scale'}
+    clip = {name for name in state_dict if is_clip_name(name)}
+    probe = any(name.startswith('head.bn.') for name in state_dict)
     family = family_of(state_dict)
     layout = layout_for('timm' if dialect == 'open_clip' else dialect, family)
     prefix = {
@@ -251,15 +270,18 @@ def from_evamm(
     for name, value in state_dict.items():
         if name in clip:
             out[name] = value
-        elif dialect == 'mmpretrain' and name in ('head.weight', 'head.bias'):
-            out[name.replace('head.', 'head.fc.')] = value
+        elif dialect == 'mmpretrain' and _HEAD.match(name):
+            out[_HEAD.sub(r'head.fc.\1', name)] = value
+        elif dialect == 'official' and probe and name.startswith('head.'):
+            # The pair of an official linear probe: BatchNorm without weights, Linear.
+            out[prefix + _HEAD.sub(r'head.1.\1', name.replace('head.bn.', 'head.0.'))] = value
         else:
             for part, tensor in _unjoin(name, value, state_dict, layout):
                 out[prefix + layout.name_from_evamm(part)] = tensor
     wants_tables = dialect in ('official', 'mmpretrain')
     if wants_tables and (family != 'mlp' if rope is None else rope):
         blocks = 'layers' if dialect == 'mmpretrain' else 'blocks'
-        out.update(_rope_buffers(state_dict, f'{prefix}rope.', f'{prefix}{blocks}', head_dims))
+        out.update(rope_buffers(state_dict, f'{prefix}rope.', f'{prefix}{blocks}', head_dims))
     return out
 
 
@@ -281,52 +303,3 @@ def _unjoin(
             parts = value.chunk(len(theirs))
             return [(part.replace('#', block), parts[i]) for i, part in enumerate(theirs)]
     return [(name, value)]
-
-
-def official_rope_tables(
-    grid: tuple[int, int], head_dims: int = 64, reference: int = 16
-) -> tuple[Tensor, Tensor]:
-    """The cosine and sine buffers of ``VisionRotaryEmbeddingFast`` (``EVA-02/asuka/rope.py``).
-
-    Args:
-        grid: Patches per column and row.
-        head_dims: Channels d of one head.
-        reference: Side of the pre-training grid.
-
-    Returns:
-        Two fp32 tensors [h * w, d]: row angles in the first half of the channels, column angles in
-        the second, each angle twice in a row.
-    """
-    half = head_dims // 2
-    freqs = 1.0 / (10000 ** (torch.arange(0, half, 2).float() / half))  # [d/4]
-    axes = [
-        torch.outer(torch.arange(side) / side * reference, freqs).repeat_interleave(2, dim=1)
-        for side in grid
-    ]  # [h, d/2], [w, d/2]
-    rows = axes[0][:, None].expand(*grid, half)
-    cols = axes[1][None].expand(*grid, half)
-    angles = torch.cat((rows, cols), dim=-1).flatten(0, 1)  # [h * w, d]
-    return angles.cos(), angles.sin()
-
-
-def _rope_buffers(
-    state_dict: Mapping[str, Tensor], shared: str, blocks: str, head_dims: int
-) -> dict[str, Tensor]:
-    """The tables of the shared module and of every block, in the dtype of the weights."""
-    rows = state_dict['pos_embed'].shape[1] - 1
-    grid = square_grid(rows)
-    if grid is None:
-        raise CheckpointError(
-            f'pos_embed has {rows} patch rows, which is no square; the official code and '
-            'mmpretrain keep square RoPE tables, so resize the file with --img-size first.'
-        )
-    dtype = state_dict['pos_embed'].dtype
-    cos, sin = (table.to(dtype) for table in official_rope_tables(grid, head_dims))
-    numbers = {name.split('.')[1] for name in state_dict if name.startswith('blocks.')}
-    homes = [shared] + [f'{blocks}.{i}.attn.rope.' for i in sorted(numbers, key=int)]
-    # Copies, because safetensors refuses tensors that share memory.
-    return {
-        f'{home}freqs_{kind}': table.clone()
-        for home in homes
-        for kind, table in (('cos', cos), ('sin', sin))
-    }

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from .dialects import find_trunk_prefix
+from .dialects import find_trunk_prefix, is_clip_name
 from .errors import CheckpointError, abbreviate, with_close_matches
 from .report import LoadReport
 from .resize import resize_patch_kernel, resize_pos_embed, resize_rel_pos, square_grid
@@ -103,6 +103,7 @@ def fit_state_dict(
     _match_qkv_bias(source, target)
     _fold_linear_probe(source, target, report)
     _move_norm(source, target, mim_norm, report)
+    _drop_projection(source, target, report)
     _drop_what_the_model_lacks(source, target, report)
     unexpected = [name for name in source if name not in target.shape]
     mismatched = _resize(source, target, grid, report)
@@ -160,23 +161,18 @@ def _match_qkv_bias(source: dict[str, Tensor], target: _Target) -> None:
 
 
 def _fold_linear_probe(source: dict[str, Tensor], target: _Target, report: LoadReport) -> None:
-    """Official linear probes end in a BatchNorm without weights and a Linear: one Linear in all."""
-    if 'head.1.weight' not in source or 'head.weight' not in target.shape:
+    """Linear probes end in a BatchNorm without weights and a Linear: in other models one Linear."""
+    probe = {'head.bn.running_mean', 'head.bn.running_var', 'head.weight', 'head.bias'}
+    if not probe <= source.keys() or 'head.weight' not in target.shape or target.has('head.bn.'):
         return
-    if 'head.bn.running_mean' in target.shape:  # the model has both, too
-        for name in [name for name in source if name.startswith('head.')]:
-            renamed = name.replace('head.0.', 'head.bn.').replace('head.1.', 'head.')
-            source[renamed] = source.pop(name)
-            report.renamed += 1
-        return
-    mean, var = source.pop('head.0.running_mean'), source.pop('head.0.running_var')
-    source.pop('head.0.num_batches_tracked', None)
-    stored, bias = source.pop('head.1.weight'), source.pop('head.1.bias')
+    mean, var = source.pop('head.bn.running_mean'), source.pop('head.bn.running_var')
+    source.pop('head.bn.num_batches_tracked', None)
+    stored, bias = source['head.weight'], source['head.bias']
     weight = stored.double() * (var.double() + 1e-6).rsqrt()  # [C, D]; eps of the official code
     source['head.weight'] = weight.to(stored.dtype)
     source['head.bias'] = (bias.double() - weight @ mean.double()).to(bias.dtype)
     report.dropped += [
-        (f'head.0.running_{kind}', 'linear-probe', 'folded into the linear head')
+        (f'head.bn.running_{kind}', 'linear-probe', 'folded into the linear head')
         for kind in ('mean', 'var')
     ]
 
@@ -199,6 +195,16 @@ def _move_norm(
             report.dropped.append((name, 'final-norm', 'the model has no final norm'))
 
 
+def _drop_projection(source: dict[str, Tensor], target: _Target, report: LoadReport) -> None:
+    """The projection of a CLIP is no classifier, even where the numbers of outputs agree."""
+    is_classifier = target.full_name.get('head.weight', '').endswith('head.fc.weight')
+    if not is_classifier or not any(map(is_clip_name, source)):
+        return
+    for name in ('head.weight', 'head.bias'):
+        if source.pop(name, None) is not None:
+            report.dropped.append((name, 'clip-projection', 'it leads to texts, not to classes'))
+
+
 def _drop_what_the_model_lacks(
     source: dict[str, Tensor], target: _Target, report: LoadReport
 ) -> None:
@@ -219,7 +225,7 @@ def _drop_what_the_model_lacks(
             rule = ('final-norm', 'the model has no final norm')
         elif name.startswith('head.') and not target.has('head.'):
             rule = ('head', 'the model has no classifier and no projection')
-        elif re.match(r'(text\.|logit_scale$)', name) and not target.has('text.'):
+        elif is_clip_name(name) and not target.has('text.'):
             rule = ('text-tower', 'the model has no text tower')
         elif not _TRUNK.match(name) and _part(name) not in parts_of_model:
             rule = ('other-part', f'the model has no part named {_part(name)}')
@@ -295,7 +301,7 @@ def _explain_missing(
 ) -> list[str]:
     """Adds explained names to the report; returns the others."""
     parts_of_file = {_part(name) for name in original if not _TRUNK.match(name)}
-    class_count = any(rule == 'class-count' for _, rule, _ in report.dropped)
+    dropped = {rule for _, rule, _ in report.dropped}
     headless = not any(name.startswith('head.') for name in original)
     normless = not any(re.match(r'(fc_)?norm\.', name) for name in original)
     unexplained = []
@@ -304,8 +310,8 @@ def _explain_missing(
         rule = None
         if any(fnmatch.fnmatchcase(item, pattern) for pattern in allowed for item in (name, full)):
             rule = ('allow-missing', 'starts fresh as asked')
-        elif name.startswith('head.') and class_count:
-            rule = ('class-count', 'starts fresh')
+        elif name.startswith('head.') and (why := dropped & {'class-count', 'clip-projection'}):
+            rule = (min(why), 'starts fresh')
         elif name.startswith('head.') and headless:
             rule = ('no-head', 'the checkpoint has no head; it starts fresh')
         elif name.startswith('fc_norm.') and mim_norm == 'discard':
@@ -337,6 +343,13 @@ def _explain_problems(problems: list[str], source: Mapping[str, Tensor], target:
             f'the file holds a trunk of width {stored[0]} with {stored[1]} blocks, the model '
             f'has width {wanted[0]} with {wanted[1]} blocks; '
         )
+    elif None not in (texts := (text_size(source, 'text.'), text_size(target.shape, 'text.'))) and (
+        texts[0] != texts[1]
+    ):
+        reason = (
+            f'the file holds a text tower of width {texts[0][0]} with {texts[0][1]} blocks, the '
+            f'model has width {texts[1][0]} with {texts[1][1]} blocks; '
+        )
     elif 'fc_norm.weight' in source and 'norm.weight' in target.shape:
         reason = (
             'the file has a norm for pooled features only, so build the trunk with '
@@ -354,3 +367,15 @@ def _trunk_size(tensors: Mapping[str, Tensor | tuple[int, ...]]) -> tuple[int, i
         return None
     blocks = {name.split('.')[1] for name in tensors if name.startswith('blocks.')}
     return (kernel.shape if isinstance(kernel, Tensor) else kernel)[0], len(blocks)
+
+
+def text_size(
+    tensors: Mapping[str, Tensor | tuple[int, ...]], prefix: str = ''
+) -> tuple[int, int] | None:
+    """Width and number of blocks of the text tower behind a prefix, None if there is none."""
+    embedding = tensors.get(f'{prefix}token_embedding.weight')
+    if embedding is None:
+        return None
+    blocks = f'{prefix}transformer.resblocks.'
+    numbers = {name[len(blocks) :].split('.')[0] for name in tensors if name.startswith(blocks)}
+    return tuple(getattr(embedding, 'shape', embedding))[-1], len(numbers)

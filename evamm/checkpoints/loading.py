@@ -1,14 +1,15 @@
 """Loading a checkpoint of any dialect into a model."""
 
+import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .dialects import canonicalize, find_trunk_prefix
-from .errors import CheckpointError, abbreviate
+from .errors import CheckpointError, abbreviate, with_close_matches
 from .fitting import fit_state_dict
 from .reading import Checkpoint, read_checkpoint
 from .report import LoadReport, not_finite, warn_about
@@ -72,6 +73,29 @@ def load_checkpoint(
     report.dropped = canonical.dropped + report.dropped
     report.renamed += canonical.renamed
     return report
+
+
+def check_options(options: Iterable[str], loader: Callable[..., LoadReport], where: str) -> None:
+    """Refuses keywords of a config that a loader does not have.
+
+    Args:
+        options: Keywords, without the model and the file.
+        loader: :func:`load_checkpoint` or :func:`load_text_checkpoint`.
+        where: What the user wrote them into, such as ``'load_options'``.
+
+    Raises:
+        CheckpointError: Names the keyword and those that exist.
+    """
+    known = [
+        name
+        for name, parameter in inspect.signature(loader).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    unknown = [with_close_matches(name, known) for name in options if name not in known]
+    if unknown:
+        raise CheckpointError(
+            f'{where}: {abbreviate(unknown)} is no option of loading; use {", ".join(known)}.'
+        )
 
 
 def copy_into(

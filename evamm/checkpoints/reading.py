@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .dialects import detect_dialect
 from .download import fetch_weights, is_url
-from .errors import CheckpointError
+from .errors import CheckpointError, abbreviate
 from .hashing import check_sha256
 from .safetensors_file import load_safetensors, looks_like_safetensors
 from .torch_file import load_torch_file
@@ -60,9 +60,10 @@ def read_object(path: str | os.PathLike, *, sha256: str | None = None, verify: b
 def _read(path: str | os.PathLike, sha256: str | None, verify: bool) -> tuple[Any, bool]:
     """The content of a file, and whether it is a safetensors file."""
     path = fetch_weights(path, sha256=sha256) if is_url(path) else Path(path).expanduser()
+    if path.is_dir():
+        raise CheckpointError(f'{path}: is a folder; {_what_to_give(path)}.')
     if not path.is_file():
-        kind = 'is a folder' if path.is_dir() else 'does not exist'
-        raise CheckpointError(f'{path}: {kind}; give the path of a checkpoint file.')
+        raise CheckpointError(f'{path}: does not exist; give the path of a checkpoint file.')
     try:
         with path.open('rb') as file:
             start = file.read(512)
@@ -82,6 +83,20 @@ def _read(path: str | os.PathLike, sha256: str | None, verify: bool) -> tuple[An
         return load_torch_file(path, verify=verify), False
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}.') from error
+
+
+def _what_to_give(folder: Path) -> str:
+    """What to do instead of giving a folder."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    if 'state.pth' in names and any(name.startswith('shard-') for name in names):
+        return (
+            'it is the checkpoint of a sharded run, each process wrote a part; resume that run '
+            'once without sharded_checkpoints, then its next checkpoint is one file to load'
+        )
+    files = [name for name in names if name.endswith(('.pt', '.pth', '.bin', '.safetensors'))]
+    if files:
+        return f'give a file in it: {abbreviate(files, 4)}'
+    return 'give the path of a checkpoint file'
 
 
 def _not_a_checkpoint(start: bytes) -> str:

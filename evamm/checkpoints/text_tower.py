@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .dialects import detect_dialect
 from .errors import CheckpointError, abbreviate, with_close_matches
+from .fitting import text_size
 from .loading import copy_into
 from .reading import Checkpoint, read_checkpoint
 from .report import LoadReport
@@ -18,7 +19,6 @@ _TOWER = re.compile(
     r'ln_final\.(weight|bias)|text_projection)$'
 )
 _SIZES = ('input_resolution', 'context_length', 'vocab_size')
-_BLOCK = re.compile(r'transformer\.resblocks\.(\d+)\.')
 
 
 def load_text_checkpoint(
@@ -137,12 +137,3 @@ def _check_fit(tower: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Non
         f'{reason}{len(problems)} tensors do not fit the text tower: '
         f'{abbreviate(problems, 5)}; choose the matching architecture.'
     )
-
-
-def text_size(tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """Width and number of blocks of a text tower in its own names."""
-    embedding = tensors.get('token_embedding.weight')
-    if embedding is None or embedding.ndim != 2:
-        return None
-    blocks = {match.group(1) for name in tensors if (match := _BLOCK.match(name))}
-    return embedding.shape[1], len(blocks)

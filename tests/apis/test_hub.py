@@ -55,7 +55,7 @@ def test_every_dialect_loads(hub: Path, config: Config, tmp_path: Path, dialect:
     source = get_model(config)
     state = to_evamm(source.state_dict())
     path = tmp_path / 'weights.pth'
-    write_checkpoint({'model': from_evamm(state, dialect)}, path)
+    write_checkpoint({'model': from_evamm(state, dialect, head_dims=16)}, path)
     for name in ('eva02-test_3rdparty_in1k', 'EVA02_test'):
         loaded = mmpretrain.get_model(name, pretrained=str(path))
         images = torch.randn(2, 3, 56, 56)

@@ -10,7 +10,7 @@ from evamm.checkpoints import (
     from_evamm,
     to_evamm,
 )
-from evamm.checkpoints.dialects import official_rope_tables
+from evamm.checkpoints.rope_buffers import official_rope_tables
 from evamm.models.backbones import EVAViT
 from evamm.models.layers import rope_table
 from evamm.models.variants import ARCHS
@@ -229,4 +229,4 @@ def test_bad_requests_say_what_is_wrong() -> None:
     with pytest.raises(CheckpointError, match='call to_evamm first'):
         from_evamm({'layers.0.ln1.weight': torch.zeros(1)}, 'timm')
     with pytest.raises(CheckpointError, match='no square'):
-        from_evamm(canonical('tiny', img_size=(56, 70)), 'official')
+        from_evamm(canonical('tiny', img_size=(56, 70)), 'official', head_dims=HEAD_DIMS)

@@ -62,7 +62,10 @@ def source(tmp_path: Path) -> Path:
     """An official file with averaged weights."""
     path = tmp_path / 'source.pt'
     torch.save(
-        {'module': from_evamm(state(0), 'official'), 'model_ema': from_evamm(state(1), 'official')},
+        {
+            'module': from_evamm(state(0), 'official', head_dims=64),
+            'model_ema': from_evamm(state(1), 'official', head_dims=64),
+        },
         path,
     )
     return path
@@ -81,11 +84,12 @@ def test_there_and_back(
     middle, back = tmp_path / f'middle{suffix}', tmp_path / f'back{suffix}'
     assert tool.main([str(source), str(middle), '--to', to]) == 0
     assert 'official, entry model_ema' in capsys.readouterr().out
-    assert tool.main([str(middle), str(back), '--to', 'official']) == 0
+    args = [str(middle), str(back), '--to', 'official', '--head-dims', '64']
+    assert tool.main(args) == 0
     found = read_checkpoint(middle)
     assert detect_dialect(found.state_dict) == to
     assert same(to_evamm(found.state_dict), state(1))
-    assert same(read_checkpoint(back).state_dict, from_evamm(state(1), 'official'))
+    assert same(read_checkpoint(back).state_dict, from_evamm(state(1), 'official', head_dims=64))
 
 
 def test_raw_weights(tool: ModuleType, source: Path, tmp_path: Path) -> None:
