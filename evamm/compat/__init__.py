@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
-from evamm.compat import torchvision_schemas, upstream
+from evamm.compat import onedl, torchvision_schemas, upstream
 from evamm.compat.import_hooks import ImportHooks, SubstituteFinder
 
 __all__ = ['install', 'require', 'require_scope']
@@ -30,6 +30,7 @@ def install(*, on_mmpretrain: Callable[[], None] | None = None) -> None:
             _hooks.before_import(name, torchvision_schemas.declare_missing_schemas)
         for name, cure in upstream.CURES.items():
             _hooks.after_import(name, cure)
+        _hooks.after_import('mmengine.logging.logger', onedl.silence_import_notes)
         _hooks.after_import('mmengine.config.utils', _introduce_packages)
     if on_mmpretrain is not None:
         _hooks.after_import('mmpretrain', lambda module: on_mmpretrain())
