@@ -1,7 +1,6 @@
 """Tar shards: what they hold, what is damaged, where they come from."""
 
 import json
-import logging
 import os
 import pickle
 import tarfile
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from evamm.datasets import ImageTextShards, ShardSampler
 from evamm.datasets.image_text import shard_cache
+from evamm.datasets.image_text import shards as shards_module
 from evamm.datasets.image_text.shard_cache import ShardCache, ShardUnavailableError
 from evamm.datasets.image_text.tar_index import Layout, scan
 from evamm.datasets.samplers import DamagedDataError, TrainingData
@@ -130,7 +130,7 @@ def train(dataset, workers=0, max_damaged=0.5, batch_size=10, skip=0, seed=3):
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_damaged_samples_are_replaced_counted_and_named(tmp_path, workers, caplog):
+def test_damaged_samples_are_replaced_counted_and_named(tmp_path, workers):
     content = {
         3: {'png': picture(3)[:40]},
         4: {'txt': b'  \n'},
@@ -174,14 +174,16 @@ def test_of_endless_data_the_share_of_what_was_seen_counts(tmp_path):
         data.damage.add(reports[100:], drawn=100)
 
 
-def test_what_is_readable_of_a_cut_off_shard_is_used(shards, tmp_path, caplog):
+def test_what_is_readable_of_a_cut_off_shard_is_used(shards, tmp_path, monkeypatch):
     path = shards / 's-002.tar'
     whole = path.read_bytes()
     for cut in (len(whole) // 2, len(whole) // 2 + 100, len(whole) // 2 + 600):
         path.write_bytes(whole[:cut])
         assert scan(str(path), Layout(('png',), 'txt')).damage
-    with caplog.at_level(logging.WARNING):
-        dataset = build('.', tmp_path, data_root=str(shards))
+    messages = []
+    monkeypatch.setattr(shards_module, 'print_log', lambda message, **kw: messages.append(message))
+    dataset = build('.', tmp_path, data_root=str(shards))
+    assert len(messages) == 1 and f'{path} is damaged (cut off' in messages[0]
     assert 88 <= len(dataset) <= 92
     assert number_of(dataset[len(dataset) - 1]) == 99
     path.write_bytes(b'not a tar file at all' * 100)
