@@ -5,11 +5,13 @@ from .flip import RandomFlip
 from .load_teacher_features import LoadTeacherFeatures
 from .loading import LoadImageFromFile
 from .masking import BlockMasking, EvenMasking, RandomMasking
+from .mim_packing import PackMIMInputs
 from .packing import PackInputs, PackPairInputs
 from .rand_augment import RandAugment
 from .resize import RandomResizedCrop, ResizeEdge
 from .seeded_crops import SeededCrops
 from .text import ChooseText, TokenizeText
+from .two_size_crop import TwoSizeRandomResizedCrop
 
 __all__ = [
     'BlockMasking',
@@ -19,6 +21,7 @@ __all__ = [
     'LoadImageFromFile',
     'LoadTeacherFeatures',
     'PackInputs',
+    'PackMIMInputs',
     'PackPairInputs',
     'RandAugment',
     'RandomFlip',
@@ -27,4 +30,5 @@ __all__ = [
     'ResizeEdge',
     'SeededCrops',
     'TokenizeText',
+    'TwoSizeRandomResizedCrop',
 ]

@@ -8,6 +8,8 @@ from mmcv.transforms import BaseTransform
 
 from evamm.registry import TRANSFORMS
 
+from ..samplers.generators import derive_seed
+
 _ATTEMPTS = 10  # of placing one block, as in the official generator
 
 
@@ -138,12 +140,20 @@ class RandomMasking(BaseTransform):
     Args:
         input_size: Side of the patch grid, or (height, width).
         mask_ratio: Share of the patches that is masked, in (0, 1); the count is rounded.
+        seed: With a seed, the mask follows from it and from ``sample_idx``: an image has the same
+            mask whenever it is looked at (validation). None draws anew.
 
     Raises:
         ValueError: If the ratio leaves no patch to predict or none to see.
     """
 
-    def __init__(self, input_size: int | tuple[int, int] = 16, mask_ratio: float = 0.75) -> None:
+    def __init__(
+        self,
+        input_size: int | tuple[int, int] = 16,
+        mask_ratio: float = 0.75,
+        seed: int | None = None,
+    ) -> None:
+        self.seed = seed
         self.height, self.width = _grid(input_size)
         patches = self.height * self.width
         self.num_masked = round(patches * mask_ratio)
@@ -155,20 +165,24 @@ class RandomMasking(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Adds a mask to the sample."""
-        results['mask'] = self.draw()
+        if self.seed is None:
+            results['mask'] = self.draw()
+        else:
+            seed = derive_seed(self.seed, results['sample_idx'])
+            results['mask'] = self.draw(random.Random(seed))
         return results
 
-    def draw(self) -> np.ndarray:
+    def draw(self, generator: random.Random = random) -> np.ndarray:
         """A new mask, bool [height, width]."""
         patches = self.height * self.width
         mask = np.zeros(patches, bool)
-        mask[random.sample(range(patches), self.num_masked)] = True
+        mask[generator.sample(range(patches), self.num_masked)] = True
         return mask.reshape(self.height, self.width)
 
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(input_size=({self.height}, {self.width}), '
-            f'num_masked={self.num_masked})'
+            f'num_masked={self.num_masked}, seed={self.seed})'
         )
 
 

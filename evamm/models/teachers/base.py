@@ -19,9 +19,9 @@ CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
 class Teacher(nn.Module):
     """A frozen encoder whose patch tokens are the targets of masked image modelling.
 
-    It is never trained and never in training mode. Its weights are read by :meth:`load`, which
-    ``init_weights`` of the pre-training model or the first forward pass calls, never by the
-    constructor; a teacher without weights is refused.
+    It is never trained and never in training mode. The constructor takes no memory for weights
+    where the subclass can do without; :meth:`load`, which ``init_weights`` of the pre-training
+    model or the first forward pass calls, reads them. A teacher without weights is refused.
 
     Args:
         target_dims: Width T of the targets; a tuple if there are several per patch.
@@ -64,6 +64,16 @@ class Teacher(nn.Module):
         """Path or address of the weights."""
         return self.init_cfg.get('checkpoint')
 
+    def _build(self) -> None:
+        """Makes the sub-modules; called on the meta device first and where they live later."""
+        raise NotImplementedError
+
+    def _plan(self) -> None:
+        """Makes the sub-modules without memory."""
+        with torch.device('meta'):
+            self._build()
+        self._freeze()
+
     def _freeze(self) -> None:
         self.requires_grad_(False)
         self.eval()
@@ -84,18 +94,20 @@ class Teacher(nn.Module):
         options = dict(self.init_cfg)
         options.pop('type', None)
         name = type(self).__name__
-        if options:
-            path = options.pop('checkpoint')
-            report = self.read(path, **options)
-            print_log(f'{name} from {report}', logger='current')
-        elif self.allow_random:
-            self.init_random()
-        else:
+        if not options and not self.allow_random:
             raise ConfigError(
                 f'teacher={name} has no weights, and targets of random weights teach nothing: set '
                 "teacher.init_cfg=dict(type='Pretrained', checkpoint=PATH_OR_URL), or "
                 'teacher.allow_random=True for a test.'
             )
+        if any(param.is_meta for param in self.parameters()):
+            self._build()
+        if options:
+            path = options.pop('checkpoint')
+            report = self.read(path, **options)
+            print_log(f'{name} from {report}', logger='current')
+        else:
+            self.init_random()
         self._freeze()
         self.is_loaded = True
 

@@ -47,28 +47,33 @@ class CLIPTeacher(Teacher):
         init_cfg: Mapping | None = None,
         allow_random: bool = False,
     ) -> None:
-        backbone = EVAViT(
-            arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            out_type='raw',
-            out_indices=out_indices,
-        )
-        last = backbone.arch.depth - 1
-        dims = tuple(
-            embed_dims if index == last else backbone.embed_dims for index in backbone.out_indices
-        )
         super().__init__(
-            target_dims=dims if len(dims) > 1 else dims[0],
+            target_dims=embed_dims,
             img_size=img_size,
             mean=mean,
             std=std,
             init_cfg=init_cfg,
             allow_random=allow_random,
         )
-        self.backbone = backbone
-        self.head = Linear(backbone.embed_dims, embed_dims)
-        self._freeze()
+        self.embed_dims = embed_dims
+        self._trunk = {
+            'arch': arch,
+            'img_size': img_size,
+            'patch_size': patch_size,
+            'out_type': 'raw',
+            'out_indices': out_indices,
+        }
+        self._plan()
+        trunk = self.backbone
+        if len(trunk.out_indices) > 1:
+            last = trunk.arch.depth - 1
+            self.target_dims = tuple(
+                embed_dims if index == last else trunk.embed_dims for index in trunk.out_indices
+            )
+
+    def _build(self) -> None:
+        self.backbone = EVAViT(**self._trunk)
+        self.head = Linear(self.backbone.embed_dims, self.embed_dims)
 
     def read(self, path: str | os.PathLike, **options: Any) -> LoadReport:
         """Loads the tower; every tensor of it must be in the file."""

@@ -50,28 +50,14 @@ class OpenCLIPTeacher(Teacher):
         init_cfg: Mapping | None = None,
         allow_random: bool = False,
     ) -> None:
-        open_clip = _open_clip()
-        from open_clip.model import CLIPVisionCfg, _build_vision_tower
-
-        cfg = dict(model_cfg or open_clip.get_model_config(model) or {})
+        cfg = dict(model_cfg or _open_clip().get_model_config(model) or {})
         if not cfg:
             raise ConfigError(
                 f'OpenCLIPTeacher: model={model!r} is unknown to open_clip; '
                 'open_clip.list_models() names them.'
             )
-        vision = dict(cfg['vision_cfg'])
+        cfg['vision_cfg'] = vision = dict(cfg['vision_cfg'])
         vision['image_size'] = img_size or vision.get('image_size', 224)
-        tower = _build_vision_tower(
-            cfg['embed_dim'], CLIPVisionCfg(**vision), quick_gelu=cfg.get('quick_gelu', False)
-        )
-        unfit = [
-            name for name in ('conv1', 'transformer', 'ln_post', 'proj') if not hasattr(tower, name)
-        ]
-        if unfit or tower.attn_pool is not None or tower.proj is None:
-            raise ConfigError(
-                f'OpenCLIPTeacher: model={model!r} is no plain vision transformer of open_clip; '
-                'use evamm.CLIPTeacher for EVA-CLIP and evamm.BackboneTeacher for others.'
-            )
         super().__init__(
             target_dims=cfg['embed_dim'],
             img_size=vision['image_size'],
@@ -81,8 +67,25 @@ class OpenCLIPTeacher(Teacher):
             allow_random=allow_random,
         )
         self.model = model
+        self._cfg = cfg
+        self._plan()
+
+    def _build(self) -> None:
+        from open_clip.model import CLIPVisionCfg, _build_vision_tower
+
+        tower = _build_vision_tower(
+            self._cfg['embed_dim'],
+            CLIPVisionCfg(**self._cfg['vision_cfg']),
+            quick_gelu=self._cfg.get('quick_gelu', False),
+        )
+        parts = ('conv1', 'transformer', 'ln_post', 'proj')
+        if not all(hasattr(tower, name) for name in parts) or tower.attn_pool is not None:
+            raise ConfigError(
+                f'OpenCLIPTeacher: model={self.model!r} is no plain vision transformer of '
+                'open_clip; use evamm.CLIPTeacher for EVA-CLIP and evamm.BackboneTeacher for '
+                'others.'
+            )
         self.visual = tower
-        self._freeze()
 
     def read(self, path: str | os.PathLike, **options: Any) -> str:
         """Loads the tower.
