@@ -13,11 +13,15 @@ from evamm.version import __version__
 _API_NAMES = (
     'FeatureExtractor',
     'ImageClassificationInferencer',
+    'ZeroShotInferencer',
+    'embed_images',
+    'embed_texts',
     'extract_features',
     'get_model',
     'get_transforms',
     'inference_model',
     'list_models',
+    'retrieval_gallery',
 )
 
 __all__ = ['__version__', *_API_NAMES]

@@ -9,11 +9,15 @@ from evamm import compat
 _HOME = {
     'FeatureExtractor': 'features',
     'ImageClassificationInferencer': 'classification',
+    'ZeroShotInferencer': 'zero_shot',
+    'embed_images': 'zero_shot',
+    'embed_texts': 'zero_shot',
     'extract_features': 'features',
     'get_model': 'model',
     'get_transforms': 'transforms',
     'inference_model': 'classification',
     'list_models': 'model_index',
+    'retrieval_gallery': 'gallery',
 }
 
 __all__ = sorted(_HOME)

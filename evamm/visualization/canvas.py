@@ -38,6 +38,17 @@ def shorten(text: str, width: float, text_font: ImageFont.FreeTypeFont) -> str:
     return f'{text.rstrip(" ,;")}…'
 
 
+def wrap(text: str, width: float, text_font: ImageFont.FreeTypeFont, lines: int = 4) -> list[str]:
+    """`text` in at most `lines` lines of `width` pixels; the last one ends by an ellipsis."""
+    words, wrapped = text.split(), []
+    while words and len(wrapped) < lines - 1:
+        line = words.pop(0)
+        while words and text_font.getlength(f'{line} {words[0]}') <= width:
+            line = f'{line} {words.pop(0)}'
+        wrapped.append(shorten(line, width, text_font))
+    return [*wrapped, shorten(' '.join(words), width, text_font)] if words else wrapped or ['']
+
+
 def fit(image: np.ndarray | Image.Image, width: int, height: int) -> Image.Image:
     """Scales an RGB image to fill (width, height) as far as its shape allows."""
     if isinstance(image, np.ndarray):
