@@ -159,7 +159,11 @@ def read_meta(folder: str | os.PathLike) -> CacheMeta:
 
 def is_done(folder: str | os.PathLike, shard: int) -> bool:
     """Whether a shard has been written to its end."""
-    return (Path(folder) / f'done_{shard:06d}.json').exists()
+    return _mark(folder, shard).exists()
+
+
+def _mark(folder: str | os.PathLike, shard: int) -> Path:
+    return Path(folder) / f'done_{shard:06d}.json'
 
 
 class ShardWriter:
@@ -230,7 +234,7 @@ class ShardWriter:
             _sync(temporary)
             os.replace(temporary, target)
         self._files = []
-        _write_text(self.folder / f'done_{self.shard:06d}.json', json.dumps(hashes))
+        _write_text(_mark(self.folder, self.shard), json.dumps(hashes))
 
 
 def _as_float16(features: np.ndarray) -> np.ndarray:
@@ -331,20 +335,22 @@ class FeatureCache:
             return parts[0]
         return (parts[0] * parts[1][:, None].astype(np.float32)).astype(np.float16)
 
-    def damaged_shards(self) -> list[int]:
-        """Shards whose files differ from what was written; reads everything."""
-        damaged = []
-        for shard in range(self.meta.num_shards):
-            hashes = json.loads((self.folder / f'done_{shard:06d}.json').read_text())
-            paths = [self.folder / name for name in hashes]
+
+def damaged_shards(folder: str | os.PathLike) -> list[int]:
+    """Finished shards whose files differ from what was written; reads everything."""
+    folder, damaged = Path(folder), []
+    for shard in range(read_meta(folder).num_shards):
+        if is_done(folder, shard):
+            hashes = json.loads(_mark(folder, shard).read_text())
+            paths = [folder / name for name in hashes]
             if any(not p.exists() or file_sha256(p) != hashes[p.name] for p in paths):
                 damaged.append(shard)
-        return damaged
+    return damaged
 
 
 def discard_shard(folder: str | os.PathLike, shard: int) -> None:
     """Takes the mark of a shard away, so that it is written again."""
-    (Path(folder) / f'done_{shard:06d}.json').unlink(missing_ok=True)
+    _mark(folder, shard).unlink(missing_ok=True)
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from evamm.datasets.feature_cache import (
     FeatureCacheError,
     ShardWriter,
     create_cache,
+    damaged_shards,
     discard_shard,
     hash_paths,
     is_done,
@@ -110,8 +111,9 @@ def test_damage_is_found(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    cache = FeatureCache(tmp_path)
-    assert cache.damaged_shards() == [1]
+    assert damaged_shards(tmp_path) == [1]
+    (tmp_path / 'features_000002.npy').unlink()
+    assert damaged_shards(tmp_path) == [1, 2]
     discard_shard(tmp_path, 1)
     with pytest.raises(FeatureCacheError, match='the first is 1'):
         FeatureCache(tmp_path)

@@ -58,7 +58,8 @@ class LoadTeacherFeatures(BaseTransform):
         return results
 
     def __repr__(self) -> str:
+        folder = None if self.cache is None else str(self.cache.folder)
         return (
-            f'{type(self).__name__}(cache={None if self.cache is None else str(self.cache.folder)!r}, '
-            f'masked_only={self.masked_only}, root={self.root!r})'
+            f'{type(self).__name__}(cache={folder!r}, masked_only={self.masked_only}, '
+            f'root={self.root!r})'
         )

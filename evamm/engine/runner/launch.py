@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from evamm.checkpoints import CheckpointError
 from evamm.datasets.checks import DataError
+from evamm.datasets.feature_cache import FeatureCacheError
 from evamm.datasets.samplers.damaged_images import DamagedDataError
 
 from ..errors import ConfigError
@@ -33,6 +34,7 @@ SENTENCES = (
     DamagedDataError,
     DataError,
     DatasetNotFoundError,
+    FeatureCacheError,
     WeightsNotFoundError,
 )
 
