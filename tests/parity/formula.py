@@ -17,6 +17,7 @@ from torch import Tensor
 _GAINS = (
     ('attn.qkv.weight', 1.5),
     ('_proj.weight', 1.5),
+    ('in_proj_weight', 3.0),
     ('mlp.w', 0.4),
     ('mlp.fc', 0.4),
     ('attn.proj.weight', 0.1),
@@ -70,3 +71,22 @@ def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
 def state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
     """Weights for a list of keys and shapes."""
     return {name: tensor(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def captions(count: int, length: int, vocab: int) -> Tensor:
+    """Token ids of texts: a start, words, the end, zeros; the first text fills all positions.
+
+    Args:
+        count: number of texts.
+        length: positions.
+        vocab: size of the vocabulary; its last two ids are the start and the end.
+
+    Returns:
+        int64 tensor [count, length].
+    """
+    unit = (uniform('captions', (count, length)) / 3**0.5 + 1) / 2  # in [0, 1)
+    ids = 1 + (unit * (vocab - 3)).long().clamp(max=vocab - 4)
+    for row, ends in zip(ids, [length - 1, *(3 + i % (length - 4) for i in range(1, count))]):
+        row[0], row[ends] = vocab - 2, vocab - 1
+        row[ends + 1 :] = 0
+    return ids
