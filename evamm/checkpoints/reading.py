@@ -59,6 +59,8 @@ def read_object(path: str | os.PathLike, *, sha256: str | None = None, verify: b
 
 def _read(path: str | os.PathLike, sha256: str | None, verify: bool) -> tuple[Any, bool]:
     """The content of a file, and whether it is a safetensors file."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise CheckpointError(f'checkpoint={path!r}: expected the path of a file; give one.')
     path = fetch_weights(path, sha256=sha256) if is_url(path) else Path(path).expanduser()
     if path.is_dir():
         raise CheckpointError(f'{path}: is a folder; {_what_to_give(path)}.')

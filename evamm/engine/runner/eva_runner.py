@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
-from evamm.checkpoints import CheckpointError, load_checkpoint, write_checkpoint
+from evamm.checkpoints import CheckpointError, check_options, load_checkpoint, write_checkpoint
 from evamm.checkpoints.writing import remove_stale_files
 from evamm.registry import RUNNERS
 
@@ -199,7 +199,9 @@ class EVARunner(Runner):
             CheckpointError: The file cannot be read or does not fit the model.
         """
         model = training_state.bare_model(self)
-        report = load_checkpoint(model, filename, **self.cfg.get('load_options', {}))
+        options = self.cfg.get('load_options', {})
+        check_options(options, load_checkpoint, 'load_options')
+        report = load_checkpoint(model, filename, **options)
         self.logger.info(f'Loaded {filename}\n{report}')
         checkpoint = {'state_dict': model.state_dict()}
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)

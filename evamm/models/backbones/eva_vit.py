@@ -8,19 +8,16 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from evamm.checkpoints import load_checkpoint, resize_pos_embed
+from evamm.checkpoints import check_options, load_checkpoint, resize_pos_embed
 from evamm.registry import MODELS
 
 from ..flops import count_macs
 from ..layers import Block, LayerNorm, PatchEmbed, draw_drop_path, rope_table
 from ..variants import ROPE_REFERENCE_GRID, EVAArch, resolve_arch
+from .arguments import block_indices, check_counts, image_size
 from .weight_init import init_finetune, init_pretrain
 
 OUT_TYPES = ('raw', 'cls_token', 'featmap', 'avg_featmap')
-
-
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 @MODELS.register_module()
@@ -93,12 +90,9 @@ class EVAViT(BaseModule):
         super().__init__(init_cfg)
         self.arch = arch = resolve_arch(arch)
         self.embed_dims = arch.embed_dims
-        self.patch_size = patch_size or arch.patch_size
-        self.img_size = _pair(img_size)
-        if any(side % self.patch_size for side in self.img_size):
-            raise ValueError(
-                f'img_size={self.img_size} is no multiple of patch_size={self.patch_size}.'
-            )
+        self.patch_size = arch.patch_size if patch_size is None else patch_size
+        check_counts(patch_size=self.patch_size, in_channels=in_channels)
+        self.img_size = image_size(img_size, self.patch_size)
         self.grid_size = tuple(side // self.patch_size for side in self.img_size)
         if out_type not in OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} is unknown; use one of {OUT_TYPES}.')
@@ -112,7 +106,7 @@ class EVAViT(BaseModule):
             raise ValueError('patch_dropout leaves no map: use no windows and no featmap.')
         self.patch_dropout = patch_dropout
         self.out_type = out_type
-        self.out_indices = self._check_indices(out_indices)
+        self.out_indices = block_indices('out_indices', out_indices, arch.depth)
         self.window_size = window_size
         windowed = self._check_windows(window_blocks, with_cls_token)
         if not -1 <= frozen_stages <= arch.depth:
@@ -151,14 +145,6 @@ class EVAViT(BaseModule):
         self.fc_norm = LayerNorm(dims) if pooled and not final_norm else nn.Identity()
         self._freeze()
 
-    def _check_indices(self, out_indices: int | Sequence[int]) -> tuple[int, ...]:
-        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        depth = self.arch.depth
-        for index in indices:
-            if not -depth <= index < depth:
-                raise ValueError(f'out_indices: {index} is no block of a {depth}-block trunk.')
-        return tuple(index % depth for index in indices)
-
     def _check_windows(self, window_blocks: Sequence[int], with_cls_token: bool) -> set[int]:
         if not window_blocks:
             return set()
@@ -189,7 +175,9 @@ class EVAViT(BaseModule):
             rule = init_pretrain if self.weight_init == 'pretrain' else init_finetune
             rule(self, self.arch)
         if options:
-            report = load_checkpoint(self, options.pop('checkpoint'), **options)
+            path = options.pop('checkpoint', None)
+            check_options(options, load_checkpoint, 'EVAViT: init_cfg')
+            report = load_checkpoint(self, path, **options)
             print_log(f'Trunk from {report}', logger='current')
 
     def _freeze(self) -> None:

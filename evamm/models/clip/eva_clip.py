@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from evamm.checkpoints import load_checkpoint
+from evamm.checkpoints import check_options, load_checkpoint
 from evamm.engine.errors import ConfigError
 from evamm.registry import MODELS
 
@@ -103,7 +103,9 @@ class EVACLIP(BaseModel):
             if self.logit_bias is not None:
                 self.logit_bias.fill_(self.first_bias)
         if options:
-            report = load_checkpoint(self, options.pop('checkpoint'), **options)
+            path = options.pop('checkpoint', None)
+            check_options(options, load_checkpoint, 'EVACLIP: init_cfg')
+            report = load_checkpoint(self, path, **options)
             print_log(f'CLIP from {report}', logger='current')
 
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from evamm.checkpoints import load_text_checkpoint
+from evamm.checkpoints import check_options, load_text_checkpoint
 from evamm.registry import MODELS
 
 from ..clip_variants import CONTEXT_LENGTH, VOCAB_SIZE, TextArch, resolve_text_arch
@@ -75,7 +75,9 @@ class CLIPTextTransformer(BaseModule):
             )
         self._draw_weights()
         if options:
-            report = load_text_checkpoint(self, options.pop('checkpoint'), **options)
+            path = options.pop('checkpoint', None)
+            check_options(options, load_text_checkpoint, 'CLIPTextTransformer: init_cfg')
+            report = load_text_checkpoint(self, path, **options)
             print_log(f'Text tower from {report}', logger='current')
 
     @torch.no_grad()
