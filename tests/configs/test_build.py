@@ -32,6 +32,8 @@ PARAMETERS = {
     'eva/eva_giant_p14_clip_8xb16_in1k_336px': 1_013_005_672,
     'eva/eva_giant_p14_in21k_medft_8xb16_in1k_336px': 1_013_005_672,
     'eva/eva_giant_p14_in21k_medft_8xb16_in1k_560px': 1_014_447_464,
+    'eva/eva_giant_p14_clip_linear_probe_8xb400_in1k_224px': 1_012_555_112,
+    'eva/eva_giant_p14_clip_linear_probe_8xb400_in1k_336px': 1_013_005_672,
     'eva/eva_large_p14_headless': 303_178_752,
     'eva/eva_large_p14_8xb16_in21k': 325_565_777,
     'eva/eva_large_p14_8xb16_in1k_196px': 304_142_312,

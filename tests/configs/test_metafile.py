@@ -49,6 +49,8 @@ OFFICIAL = {
     'eva_21k_1k_560px_psz14_ema_89p7': (89.712, 98.958, True),
     'eva_clip_vis_enc_sz224_ftcls_89p1': (89.074, 98.710, True),
     'eva_clip_vis_enc_sz336_ftcls_89p4': (89.378, 98.792, True),
+    'eva_clip_vis_enc_sz224_lincls_86p5': (86.462, 98.034, False),
+    'eva_clip_vis_enc_sz336_lincls_86p5': (86.498, 98.026, False),
     'eva_l_psz14_196px_1k_ft_88p0': (87.958, 98.496, True),
     'eva_l_psz14_336px_1k_ft_88p65': (88.652, 98.746, True),
     'eva_l_psz14_196px_21k_to_1k_ft_88p6': (88.586, 98.658, True),

@@ -24,7 +24,8 @@ from evamm.registry import MODELS  # isort: skip  (first: it makes the libraries
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from evamm.models.flops import count_table_macs
+from evamm.models.clip_variants import CLIPArch
+from evamm.models.flops import count_clip_macs, count_table_macs
 
 REQUIRED = ('Alias', 'Metadata', 'In Collection', 'Reproduced', 'Weights', 'Config')
 
@@ -42,8 +43,11 @@ def _check_model(model: dict, cfg: Config) -> list[str]:
     found = sum(parameter.numel() for parameter in build_on_meta(cfg).parameters())
     expected = {'Parameters': found}
     backbone = cfg.model.get('backbone', {})
-    if backbone.get('type') == 'evamm.EVAViT':
-        img_size = backbone.get('img_size', 224)
+    img_size = backbone.get('img_size', 224)
+    if cfg.model.type == 'evamm.EVACLIP':
+        pair = CLIPArch(backbone['arch'], img_size, cfg.model.text['arch'], cfg.model['embed_dims'])
+        expected |= {'Image Size': img_size, 'FLOPs': count_clip_macs(pair)}
+    elif backbone.get('type') == 'evamm.EVAViT':
         expected['Image Size'] = img_size
         expected['FLOPs'] = count_table_macs(backbone['arch'], img_size, backbone.get('patch_size'))
     return [

@@ -30,6 +30,14 @@ NOTES = """\
   file by its name and take the weights that the figure belongs to.
 """
 
+CLIP_NOTES = """\
+- *Flops* of a pair: multiply-accumulates of one image and one text of 77 tokens; twice that is the
+  figure in OpenCLIP's table.
+- *Zero-shot* top-1 (%) and *retrieval* recall at 1 / 5 / 10 (%): OpenCLIP's evaluation of the
+  authors' files. *Official* in brackets: the authors' top-1 on ImageNet-1K, and their recall at 5
+  of images by texts on COCO.
+"""
+
 ZOO_HEAD = """\
 # Model zoo
 
@@ -85,8 +93,54 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
+ZERO_SHOT, RETRIEVAL = 'Zero-Shot Image Classification', 'Image-Text Retrieval'
+
+
+def _metrics(model: dict, task: str) -> dict[str, dict]:
+    """Figures of one task by data set."""
+    rows = [row for row in model.get('Results', []) if row['Task'] == task]
+    return {row['Dataset']: row['Metrics'] for row in rows}
+
+
+def _clip_tables(models: list[dict], up: str, heading: str) -> list[str]:
+    """Tables of image-text pairs: zero-shot classification, retrieval."""
+    datasets = list(_metrics(models[0], ZERO_SHOT))
+    header = ['Model', 'Pixels', 'Params (M)', 'Flops (G)', *datasets, 'Config', 'Download']
+    rows = []
+    for model in models:
+        figures = _metrics(model, ZERO_SHOT)
+        cells = [f'{figures[dataset]["Top 1 Accuracy"]:.2f}' for dataset in datasets]
+        cells[0] += f' ({model["Official"]["Top 1 Accuracy"]:.1f})'
+        row = _row(model, up, accuracy=False)
+        rows.append([*row[:4], *cells, *row[4:]])
+    parts = [f'{heading} Image-text pairs, zero-shot classification', _table(header, rows)]
+
+    datasets = list(_metrics(models[0], RETRIEVAL))
+    ways = ('Text-to-Image', 'Image-to-Text')
+    names = {'Text-to-Image': 'images by text', 'Image-to-Text': 'texts by image'}
+    header = ['Model', *(f'{dataset}, {names[way]}' for dataset in datasets for way in ways)]
+    rows = []
+    for model in models:
+        figures = _metrics(model, RETRIEVAL)
+        cells = [
+            ' / '.join(f'{figures[dataset][f"{way} R@{at}"]:.1f}' for at in (1, 5, 10))
+            for dataset in datasets
+            for way in ways
+        ]
+        official = model['Official']['COCO Text-to-Image R@5']
+        cells[datasets.index('COCO') * 2] += f' ({official:.1f})'
+        rows.append([f'`{model["Name"]}`', *cells])
+    return [*parts, f'{heading} Image-text pairs, retrieval', _table(header, rows)]
+
+
 def _group(model: dict) -> str:
     medft = '_in21k-medft_' in model['Name']
+    if _metrics(model, ZERO_SHOT):
+        return ZERO_SHOT
+    if '-headless_' in model['Name']:
+        return 'Image towers alone'
+    if '_linear-probe_' in model['Name']:
+        return 'ImageNet-1K, linear probing'
     if 'Results' not in model:
         return 'Fine-tuned on ImageNet-21K' if medft else 'Pre-trained trunks'
     step = 'with' if medft else 'without'
@@ -106,6 +160,9 @@ def render_tables(models: list[dict], up: str, heading: str) -> str:
         groups.setdefault(_group(model), []).append(model)
     parts = []
     for title, members in groups.items():
+        if title == ZERO_SHOT:
+            parts += _clip_tables(members, up, heading)
+            continue
         accuracy = 'Results' in members[0]
         header = ['Model', 'Pixels', 'Params (M)', 'Flops (G)']
         header += ['Top-1 (%)', 'Top-5 (%)', 'Official'] if accuracy else []
@@ -139,14 +196,15 @@ def render_pages(root: Path = ROOT) -> dict[Path, str]:
         before, rest = text.split(BEGIN)
         after = rest.split(END)[1]
         tables = render_tables(models, '../../', '###')
-        pages[readme] = f'{before}{BEGIN}\n\n{tables}\n\n{NOTES}\n{END}{after}'
+        notes = NOTES + CLIP_NOTES if any(_metrics(m, ZERO_SHOT) for m in models) else NOTES
+        pages[readme] = f'{before}{BEGIN}\n\n{tables}\n\n{notes}\n{END}{after}'
         paper = collection['Paper']
         families.append(
             f'## {collection["Name"]}\n\n[{paper["Title"]}]({paper["URL"]}), '
             f'[README](../../{readme.as_posix()})\n\n' + render_tables(models, '../../', '###')
         )
         names.append(f'### {collection["Name"]}\n\n' + _other_names(models))
-    zoo = [ZOO_HEAD + NOTES.rstrip(), *families, '## Other names', *names]
+    zoo = [ZOO_HEAD + NOTES + CLIP_NOTES.rstrip(), *families, '## Other names', *names]
     pages[ZOO] = '\n\n'.join(zoo) + '\n'
     return pages
 

@@ -1,0 +1,33 @@
+"""LAION-2B (English) at 224 pixels, official augmentation.
+
+Shards of img2dataset: data/laion2b/000000.tar ... 164090.tar, see docs/en/data_preparation.md.
+Only training data: a config adds what it is tested on.
+"""
+
+train_pipeline = [
+    dict(type='evamm.LoadImageFromFile'),
+    dict(
+        type='evamm.RandomResizedCrop',
+        scale=224,
+        crop_ratio_range=(0.9, 1.0),
+        interpolation='bicubic',
+    ),
+    dict(type='evamm.TokenizeText'),
+    dict(type='evamm.PackPairInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=8,
+    pin_memory=True,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='evamm.ShardSampler'),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='evamm.ImageTextShards',
+        data_root='data/laion2b',
+        shards='{000000..164090}.tar',
+        pipeline=train_pipeline,
+    ),
+)
