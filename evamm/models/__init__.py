@@ -2,7 +2,7 @@
 
 from .backbones import EVAViT
 from .clip import EVACLIP, CLIPTextTransformer
-from .heads import CLIPTargetHead
+from .heads import CLIPTargetHead, LinearProbeHead
 from .losses import ContrastiveLoss, SigmoidLoss
 from .pretrainers import EVAPretrainer, MAEPretrainer
 from .teachers import BackboneTeacher, CLIPTeacher, OpenCLIPTeacher
@@ -14,6 +14,7 @@ __all__ = [
     'EVAViT',
     'SigmoidLoss',
     'CLIPTargetHead',
+    'LinearProbeHead',
     'EVAPretrainer',
     'MAEPretrainer',
     'BackboneTeacher',
