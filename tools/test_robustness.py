@@ -24,10 +24,9 @@ compat.require('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner, TestLoop
 
 from evamm.apis.model_index import prefers_averaged
-from evamm.engine.runner import launch, predictions
+from evamm.engine.runner import launch, predictions, test_sets
 from evamm.evaluation import ROBUSTNESS_SETS, format_robustness_table
 
 BASES = Path(__file__).resolve().parents[1] / 'configs' / '_base_' / 'datasets'
@@ -38,7 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config of an ImageNet-1K classifier')
+    parser.add_argument(
+        'config', help='config of an ImageNet-1K classifier, or an image-text model'
+    )
     parser.add_argument('checkpoint', help='its checkpoint, of any dialect')
     parser.add_argument(
         '--sets',
@@ -88,13 +89,11 @@ def set_config(cfg: Config, name: str, args: argparse.Namespace) -> Config:
     """Return the model's config with the images and the metric of one set."""
     merged = deepcopy(cfg)
     if name != 'imagenet':
-        base = Config.fromfile(BASES / f'robustness_{name}.py')
-        pipeline = merged.test_dataloader.dataset.pipeline
-        merged.test_dataloader.dataset = base.test_dataloader.dataset
-        merged.test_dataloader.dataset.pipeline = pipeline
-        merged.test_evaluator = base.test_evaluator
+        merged = test_sets.merge_test_set(cfg, Config.fromfile(BASES / f'robustness_{name}.py'))
     dataset = merged.test_dataloader.dataset
-    folder = chosen_folders(args).get(name if name != 'imagenet_real' else 'imagenet')
+    with_folder = [key for key in ROBUSTNESS_SETS if key != 'imagenet_real']
+    folders = test_sets.parse_folders(args.path, with_folder)
+    folder = folders.get(name if name != 'imagenet_real' else 'imagenet')
     dataset.data_root = str(folder or args.data_root / Path(dataset.data_root).name)
     if name == 'imagenet_real':
         real_json = args.real_json or Path(dataset.data_root, 'real.json')
@@ -104,20 +103,6 @@ def set_config(cfg: Config, name: str, args: argparse.Namespace) -> Config:
     if name == 'objectnet' and args.crop_border:
         dataset.pipeline.insert(1, {'type': 'evamm.CropBorder', 'pixels': args.crop_border})
     return merged
-
-
-def chosen_folders(args: argparse.Namespace) -> dict[str, str]:
-    """Read ``--path``."""
-    folders = {}
-    for item in args.path:
-        name, _, folder = item.partition('=')
-        if name not in ROBUSTNESS_SETS or not folder or name == 'imagenet_real':
-            names = [key for key in ROBUSTNESS_SETS if key != 'imagenet_real']
-            raise launch.UsageError(
-                f'--path {item}: expected SET=FOLDER with SET one of {", ".join(names)}.'
-            )
-        folders[name] = folder
-    return folders
 
 
 def is_there(cfg: Config) -> bool:
@@ -150,34 +135,38 @@ def plan(cfg: Config, args: argparse.Namespace) -> dict[str, Config]:
     return configs
 
 
-def build_loop(runner: Runner, cfg: Config, *, amp: bool) -> TestLoop:
-    """Build the data and the metrics of one set."""
-    launch.set_loader_defaults(cfg, ('test_dataloader',))
-    try:
-        return TestLoop(runner, cfg.test_dataloader, cfg.test_evaluator, fp16=amp)
-    except (FileNotFoundError, ValueError) as error:
-        # What the data sets and metrics say about wrong files is meant for the user as it is.
-        raise launch.UsageError(str(error.__cause__ or error)) from error
-
-
 def run(cfg: Config, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Test on every set; all of them are opened before the first one is run."""
-    configs = plan(cfg, args)
-    first = next(iter(configs.values()))
-    launch.set_loader_defaults(first, ('test_dataloader',))
-    runner = launch.build_runner(first)
-    loops = {name: build_loop(runner, config, amp=args.amp) for name, config in configs.items()}
+    """Test on every set; gives top-1 and top-5 of each."""
+    metrics = test_sets.run_test_sets(plan(cfg, args), ROBUSTNESS_SETS, amp=args.amp)
     results = {}
-    for name, loop in loops.items():
-        runner.logger.info(f'{ROBUSTNESS_SETS[name]}: {len(loop.dataloader.dataset)} images')
-        runner._test_loop = loop  # the model is loaded once and serves all sets
-        metrics = runner.test()
-        results[name] = {
-            k: metrics[f'accuracy/{k}'] for k in ('top1', 'top5') if f'accuracy/{k}' in metrics
-        }
-        if 'real/top1' in metrics:
-            results['imagenet_real'] = {k: metrics[f'real/{k}'] for k in ('top1', 'top5')}
-    return {name: results[name] for name in ROBUSTNESS_SETS if results.get(name)}
+    for name, found in metrics.items():
+        for key, prefix in ((name, 'accuracy'), ('imagenet_real', 'real')):
+            topk = {k: found[f'{prefix}/{k}'] for k in ('top1', 'top5') if f'{prefix}/{k}' in found}
+            if topk:
+                results[key] = topk
+    return {name: results[name] for name in ROBUSTNESS_SETS if name in results}
+
+
+def check_classes(cfg: Config, path: str) -> None:
+    """Make sure that the model chooses among the classes of ImageNet-1K.
+
+    Raises:
+        UsageError: It has another head, or other names.
+    """
+    test_cfg = cfg.model.get('test_cfg') or {}
+    if test_cfg.get('type') == 'zero_shot':
+        if test_cfg.get('classes', 'imagenet') != 'imagenet':
+            raise launch.UsageError(
+                f'{path} has model.test_cfg.classes={test_cfg.classes!r}; the robustness sets need '
+                "classes='imagenet'."
+            )
+        return
+    num_classes = (cfg.model.get('head') or {}).get('num_classes')
+    if num_classes != NUM_CLASSES:
+        raise launch.UsageError(
+            f'{path} has model.head.num_classes={num_classes}; the robustness sets need a '
+            f'classifier of the {NUM_CLASSES} ImageNet-1K classes.'
+        )
 
 
 def main() -> None:
@@ -185,12 +174,7 @@ def main() -> None:
     cfg = launch.load_config(args.config, args)
     if cfg.get('test_dataloader') is None:
         raise launch.UsageError(f'{args.config} has no test_dataloader: there is nothing to test.')
-    num_classes = cfg.model.get('head', {}).get('num_classes')
-    if num_classes != NUM_CLASSES:
-        raise launch.UsageError(
-            f'{args.config} has model.head.num_classes={num_classes}; the robustness sets need a '
-            f'classifier of the {NUM_CLASSES} ImageNet-1K classes.'
-        )
+    check_classes(cfg, args.config)
     cfg.load_from = args.checkpoint
     cfg.resume = False
     prefer_ema = not args.no_ema and prefers_averaged(args.checkpoint)

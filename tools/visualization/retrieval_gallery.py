@@ -1,7 +1,7 @@
 """Search images by texts, or texts by images, with an image-text model; draw what is found.
 
 Examples:
-    python tools/visualization/retrieval_gallery.py eva02-clip-b-p16_3rdparty_merged2b-s8b photos/ \\
+    python tools/visualization/retrieval_gallery.py EVA02-CLIP-B-16 photos/ \\
         --texts 'a cat' 'a red car' --out gallery.png
     python tools/visualization/retrieval_gallery.py CONFIG photos/ --checkpoint FILE \\
         --texts captions.txt --direction image_to_text
