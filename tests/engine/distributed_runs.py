@@ -120,8 +120,11 @@ def build(cfg, name):
 
 
 def weights(runner):
+    return weights_of(runner.model.module if get_world_size() > 1 else runner.model)
+
+
+def weights_of(model):
     """Whole weights, the same on all processes."""
-    model = runner.model.module if get_world_size() > 1 else runner.model
     return {
         name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
         for name, value in model.state_dict().items()
@@ -198,15 +201,17 @@ class Checks:
             torch.manual_seed(5)
             whole = MODELS.build({'type': 'TinyClassifier'})
             whole.init_weights()
+            whole.scale = nn.Parameter(torch.tensor(2.0))  # a scalar cannot be sharded
             sharded = FSDP2(copy.deepcopy(whole))
             for model in (whole, sharded):
+                scale = model.scale if model is whole else model.module.scale
                 params = [param for param in model.parameters() if param.requires_grad]
                 optimizer = optimizer_class(params, lr=0.1, weight_decay=0.05)
                 for _ in range(3):
                     optimizer.zero_grad()
-                    model(**batch, mode='loss')['loss'].backward()
+                    (scale * model(**batch, mode='loss')['loss']).backward()
                     optimizer.step()
-            found = {name: param.full_tensor() for name, param in sharded.module.named_parameters()}
+            found = weights_of(sharded.module)
             assert_close(found, dict(whole.named_parameters()), tolerance=2e-6)
 
     def fsdp_writes_the_file_of_one_process(self):

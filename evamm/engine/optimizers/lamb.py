@@ -9,7 +9,7 @@ from torch import Tensor
 from evamm.registry import OPTIMIZERS
 
 from ..errors import ConfigError
-from .trust_ratio import local_parts, parameters_with_gradients, whole_norms
+from .trust_ratio import kind_of, local_parts, parameters_with_gradients, whole_norms
 
 
 @OPTIMIZERS.register_module()
@@ -101,8 +101,8 @@ class LAMB(torch.optim.Optimizer):
                     state['exp_avg'] = torch.zeros_like(param)
                     state['exp_avg_sq'] = torch.zeros_like(param)
                 state['step'] += 1
-                buckets[param.device, param.dtype, int(state['step'])].append((param, grad))
-            for (_, _, step), pairs in buckets.items():
+                buckets[kind_of(param), int(state['step'])].append((param, grad))
+            for (_, step), pairs in buckets.items():
                 self._update(group, step, *zip(*pairs, strict=True))
         return loss
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from evamm.registry import OPTIMIZERS
 
 from ..errors import ConfigError
-from .trust_ratio import local_parts, parameters_with_gradients, whole_norms
+from .trust_ratio import kind_of, local_parts, parameters_with_gradients, whole_norms
 
 
 @OPTIMIZERS.register_module()
@@ -70,8 +70,8 @@ class LARS(torch.optim.Optimizer):
             for param, grad in parameters_with_gradients(group, 'LARS'):
                 if not self.state[param]:
                     self.state[param]['momentum_buffer'] = torch.zeros_like(param)
-                buckets[param.device, param.dtype, param.ndim > 1].append((param, grad))
-            for (_, _, scaled), pairs in buckets.items():
+                buckets[kind_of(param), param.ndim > 1].append((param, grad))
+            for (_, scaled), pairs in buckets.items():
                 self._update(group, *zip(*pairs, strict=True), scaled=scaled)
         return loss
 

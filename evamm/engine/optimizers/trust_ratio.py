@@ -37,18 +37,21 @@ def whole_norms(owners: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
     """2-norms of tensors, [len(values)] in float32 (float64 for float64).
 
     Args:
-        owners: Parameters that the values belong to; where they are sharded, the values are the
-            parts of this process and the norm is that of the whole. All processes must call it
-            together then.
+        owners: Parameters that the values belong to, of one kind (:func:`kind_of`); where they are
+            sharded, the values are the parts of this process and the norm is that of the whole.
+            All processes must call it together then.
         values: Tensors on one device with one precision.
     """
     dtype = torch.promote_types(values[0].dtype, torch.float32)
     norms = torch.stack(torch._foreach_norm(list(values), 2, dtype=dtype))
-    meshes = {owner.device_mesh for owner in owners if isinstance(owner, DTensor)}
-    if not meshes:
+    if not isinstance(owners[0], DTensor):
         return norms
-    if len(meshes) > 1 or not all(isinstance(owner, DTensor) for owner in owners):
-        raise ConfigError('Parameters of one group must be sharded over the same processes.')
     squares = norms.square()
-    all_reduce(squares, 'sum', meshes.pop().get_group())
+    all_reduce(squares, 'sum', owners[0].device_mesh.get_group())
     return squares.sqrt()
+
+
+def kind_of(param: Tensor) -> tuple:
+    """What parameters that are updated together have in common."""
+    mesh = param.device_mesh if isinstance(param, DTensor) else None
+    return param.device, param.dtype, mesh
