@@ -51,28 +51,62 @@ class StopSignals:
             raise KeyboardInterrupt
         self.received = number
 
-    def share(self, flag: torch.Tensor | None = None) -> float:
-        """Let all processes know what one has received, and the largest ``flag`` of all.
+    def start_sharing(self, flag: torch.Tensor) -> 'SharedFlag':
+        """Begin to let all processes know what one has received, and the largest ``flag`` of all.
 
-        Called by all processes at the same place. One exchange and one wait for the device.
+        Called by all processes at the same place. One exchange; nothing waits for the device before
+        :meth:`SharedFlag.wait`.
 
         Args:
-            flag: A number on any device; None stands for 0.
-
-        Returns:
-            The largest flag.
+            flag: A number of at least 0 on any device.
         """
         if get_world_size() == 1:
-            self.shared = self.received
-            return 0.0 if flag is None else flag.item()
+            return SharedFlag(self, flag, None)
         on_cuda = torch.distributed.get_backend() == 'nccl'
         values = torch.zeros(2, device='cuda' if on_cuda else 'cpu')
         values[0] = self.received or 0
-        if flag is not None:
-            values[1] = flag
+        values[1] = flag
         torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
-        number, largest = values.tolist()
-        self.shared = int(number) or None
+        return SharedFlag(self, values[1].to(flag.device), values)
+
+    def share(self) -> None:
+        """Let all processes know what one has received; all call it at the same place."""
+        if get_world_size() == 1:
+            self.shared = self.received
+        else:
+            self.start_sharing(torch.zeros(())).wait()
+
+
+class SharedFlag:
+    """The largest of a number in all processes, on its way.
+
+    Args:
+        signals: Where the number of a received signal is to be noted.
+        flag: The largest, on the device of the number.
+        values: Signal and largest number on the device of the exchange; None for one process.
+    """
+
+    def __init__(
+        self, signals: StopSignals, flag: torch.Tensor, values: torch.Tensor | None
+    ) -> None:
+        self.flag = flag
+        self._signals = signals
+        self._values = flag.reshape(1) if values is None else values
+        self._event = None
+        if self._values.is_cuda:
+            # Reading a tensor would wait for everything that is queued until then; this copy is
+            # done when the numbers are.
+            host = torch.empty(self._values.shape, dtype=self._values.dtype, pin_memory=True)
+            self._values = host.copy_(self._values, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def wait(self) -> float:
+        """The largest number; waits for what the device was given before the exchange only."""
+        if self._event is not None:
+            self._event.synchronize()
+        *number, largest = self._values.tolist()
+        self._signals.shared = (int(number[0]) or None) if number else self._signals.received
         return largest
 
 

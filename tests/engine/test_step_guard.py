@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement
 
 from evamm.engine.loops.batches import part_of, shallow_copy
 from evamm.engine.loops.step_guard import NonFiniteError
+from evamm.engine.stop_signals import SharedFlag
 
 
 class FaultHook(Hook):
@@ -57,6 +58,13 @@ def cfg(toy_cfg):
     return toy_cfg
 
 
+@pytest.fixture(params=[True, False], ids=['fused', 'foreach'])
+def any_cfg(cfg, request):
+    """A fused optimizer skips on the device, others are not called."""
+    cfg['optim_wrapper']['optimizer']['fused'] = request.param
+    return cfg
+
+
 def run(make_runner, cfg, *hooks, **overrides):
     runner = make_runner(cfg, **overrides)
     watch = WeightsHook()
@@ -68,9 +76,14 @@ def run(make_runner, cfg, *hooks, **overrides):
 
 @pytest.mark.parametrize('what', ['loss', 'gradient', 'input'])
 @pytest.mark.parametrize('accumulation', [1, 3])
-def test_a_transient_fault_leaves_no_trace(cfg, make_runner, tmp_path, what, accumulation, caplog):
+def test_a_transient_fault_leaves_no_trace(
+    any_cfg, make_runner, tmp_path, what, accumulation, caplog
+):
+    cfg = any_cfg
+    cfg['custom_hooks'] = [{'type': 'evamm.ThroughputHook', 'matmul_tflops': 1.0}]
+    cfg['optim_wrapper']['clip_grad'] = {'max_norm': 0.5}
     cfg['optim_wrapper']['accumulative_counts'] = accumulation
-    _, clean = run(make_runner, cfg, work_dir=str(tmp_path / 'clean'))
+    other, clean = run(make_runner, cfg, work_dir=str(tmp_path / 'clean'))
     runner = make_runner(cfg)
     runner.logger.addHandler(caplog.handler)
     watch = WeightsHook()
@@ -78,13 +91,17 @@ def test_a_transient_fault_leaves_no_trace(cfg, make_runner, tmp_path, what, acc
     runner.register_hook(watch)
     runner.train()
     assert same(watch.states[5:], clean[5:])
+    norms = [r.message_hub.get_scalar('train/grad_norm').data[0].tolist() for r in (runner, other)]
+    assert norms[0] == norms[1] and len(norms[0]) == 12 // accumulation
+    found = [r.optim_wrapper.optimizer.state_dict()['state'] for r in (runner, other)]
+    assert same(*found)
     assert any('transient' in record.getMessage() for record in caplog.records)
     assert runner.train_loop.guard.skipped == 0
 
 
 @pytest.mark.parametrize('what', ['loss', 'gradient', 'input'])
-def test_a_reproducible_fault_is_skipped(cfg, make_runner, what, caplog):
-    runner = make_runner(cfg)
+def test_a_reproducible_fault_is_skipped(any_cfg, make_runner, what, caplog):
+    runner = make_runner(any_cfg)
     runner.logger.addHandler(caplog.handler)
     watch, fault = WeightsHook(), FaultHook([5], what)
     runner.register_hook(fault)
@@ -96,6 +113,37 @@ def test_a_reproducible_fault_is_skipped(cfg, make_runner, what, caplog):
     assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
     assert any('reproducible' in record.getMessage() for record in caplog.records)
     assert runner.train_loop.guard.skipped == 1
+
+
+@pytest.mark.parametrize('clip', [None, {'max_norm': 0.5}])
+def test_gradients_are_read_once_for_check_clipping_and_log(cfg, make_runner, monkeypatch, clip):
+    cfg['custom_hooks'] = [{'type': 'evamm.ThroughputHook', 'matmul_tflops': 1.0}]
+    cfg['optim_wrapper']['clip_grad'] = clip
+    calls = []
+    norm = torch._foreach_norm  # what every way to a total norm ends in
+    monkeypatch.setattr(torch, '_foreach_norm', lambda *a, **k: calls.append(1) or norm(*a, **k))
+    runner, _ = run(make_runner, cfg)
+    assert len(calls) == runner.iter == 12
+
+
+def test_a_fused_step_is_queued_before_its_result_is_awaited(cfg, make_runner, monkeypatch):
+    """The device has work while the host looks at the check."""
+    cfg['optim_wrapper']['optimizer']['fused'] = True
+    runner = make_runner(cfg)
+    order = []
+    wait = SharedFlag.wait
+    monkeypatch.setattr(SharedFlag, 'wait', lambda flag: order.append('wait') or wait(flag))
+
+    class Watch(Hook):
+        def before_train(self, runner):
+            self.handle = runner.optim_wrapper.optimizer.register_step_pre_hook(
+                lambda *_: order.append('step')
+            )
+
+    runner.register_hook(Watch())
+    runner.train()
+    assert order == ['step', 'wait'] * 12
+    assert not hasattr(runner.optim_wrapper.optimizer, 'found_inf')
 
 
 def test_a_window_of_accumulation_is_skipped_as_a_whole(cfg, make_runner):

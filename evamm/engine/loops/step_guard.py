@@ -17,7 +17,7 @@ from evamm.checkpoints import write_checkpoint
 from ..runner import training_state
 from ..runner.plain import to_plain
 from ..runner.rng_state import get_rng_state, set_rng_state
-from ..stop_signals import StopSignals
+from ..stop_signals import SharedFlag, StopSignals
 from ..strategies.sharding import local_part
 from .batches import batch_size, part_of, shallow_copy
 
@@ -35,7 +35,9 @@ class StepGuard:
     """Runs training steps and repeats those that fail.
 
     A *window* is the iterations of one optimizer step (one, without accumulation). Before the
-    optimizer steps, loss and gradients are checked, with one wait for the device. If they are not
+    optimizer steps, loss and gradients are checked, with one wait for the device. A fused optimizer
+    is told on the device to leave the weights alone, and is started before that wait, so that the
+    device has work meanwhile. If they are not
     finite, the window is run again from the same random numbers: a second result that is finite is
     used (a transient fault, most often of the hardware), otherwise the window is skipped. After
     ``max_skips`` skipped windows the run stops and leaves what is needed to reproduce the last one.
@@ -106,8 +108,21 @@ class StepGuard:
             backward(loss, **kwargs)
 
         def watched_step(**kwargs: object) -> None:
-            self._check()
-            step(**kwargs)
+            if self.max_skips is None:
+                step(**kwargs)
+                return
+            bad = self.stop.start_sharing(self._find_non_finite())
+            optimizer = wrapper.optimizer
+            if not self._skips_on_device(optimizer):
+                self._raise_if(bad)
+                step(**kwargs)
+                return
+            optimizer.found_inf = bad.flag
+            try:
+                step(**kwargs)
+            finally:
+                del optimizer.found_inf
+            self._raise_if(bad)
 
         wrapper.backward, wrapper.step = watched_backward, watched_step
 
@@ -140,23 +155,34 @@ class StepGuard:
 
     # The check
 
-    def _check(self) -> None:
-        if self.max_skips is None:
-            return
-        losses = torch.stack([loss.float().sum() for loss in self._losses])
-        total = losses.sum()
-        if not self._has_scaler():
+    def _find_non_finite(self) -> torch.Tensor:
+        """1 on the device if a loss or a gradient of this process is not finite, else 0."""
+        total = torch.stack([loss.float().sum() for loss in self._losses]).sum()
+        wrapper = self._wrapper
+        if self._has_scaler():
+            norms = []
+        elif hasattr(wrapper, 'new_grad_norm'):
+            norm = wrapper.new_grad_norm()
+            norms = [] if norm is None else [local_part(norm)]
+        else:
             gradients = [
                 local_part(param.grad)
-                for group in self._wrapper.optimizer.param_groups
+                for group in wrapper.optimizer.param_groups
                 for param in group['params']
                 if param.grad is not None
             ]
-            if gradients:
-                norms = torch._foreach_norm(gradients)
-                total = total + sum(norm.to(total.device).float() for norm in norms)
-        if self.stop.share((~total.isfinite()).float()):
+            norms = torch._foreach_norm(gradients) if gradients else []
+        total = total + sum(norm.to(total.device).float() for norm in norms)
+        return (~total.isfinite()).float()
+
+    def _raise_if(self, bad: SharedFlag) -> None:
+        if bad.wait():
+            losses = torch.stack([loss.float().sum() for loss in self._losses])
             raise NonFiniteError('loss' if not losses.isfinite().all() else 'gradients')
+
+    def _skips_on_device(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether the optimizer takes ``found_inf``; a loss scaler would set its own."""
+        return getattr(optimizer, '_step_supports_amp_scaling', False) and not self._has_scaler()
 
     def _has_scaler(self) -> bool:
         scaler = getattr(self._wrapper, 'loss_scaler', None)

@@ -53,6 +53,7 @@ class AmpOptimWrapper(OptimWrapper):
             )
         # Norm before clipping in the last step; on the device, reading it waits for the device.
         self.grad_norm = None
+        self._norm_is_new = False
         # ThroughputHook reads it when it logs and switches this off.
         self.log_grad_norm = True
         # The runner moves the model to its device before it builds the optimizer.
@@ -95,21 +96,58 @@ class AmpOptimWrapper(OptimWrapper):
             self._clip_grad()
         self.loss_scaler.step(self.optimizer, **kwargs)
         self.loss_scaler.update(self._fixed_scale)
+        self._norm_is_new = False
 
-    def _clip_grad(self) -> None:
-        """Clip in a few fused calls, without waiting for the device."""
-        params = [
+    def new_grad_norm(self) -> Tensor | None:
+        """Norm of the gradients that the next step will use, before clipping.
+
+        Computed once for every step, whoever asks first, and never waited for. With a loss scaler
+        the gradients have to be unscaled before; None without gradients.
+        """
+        if not self._norm_is_new:
+            gradients = [param.grad for param in self._params_with_gradients()]
+            options = {}
+            if self._clips_norm:
+                options = {k: v for k, v in self.clip_grad_kwargs.items() if k != 'max_norm'}
+            norm = torch.nn.utils.get_total_norm(gradients, **options) if gradients else None
+            self.grad_norm = None if norm is None else norm.detach()
+            self._norm_is_new = True
+        return self.grad_norm
+
+    @property
+    def norm_is_known(self) -> bool:
+        """Whether :meth:`new_grad_norm` has been computed for the step that comes."""
+        return self._norm_is_new
+
+    def zero_grad(self, **kwargs: object) -> None:
+        """Free the gradients."""
+        self._norm_is_new = False
+        super().zero_grad(**kwargs)
+
+    @property
+    def _clips_norm(self) -> bool:
+        return bool(self.clip_grad_kwargs) and self.clip_func is torch.nn.utils.clip_grad_norm_
+
+    def _params_with_gradients(self) -> list[nn.Parameter]:
+        return [
             param
             for group in self.optimizer.param_groups
             for param in group['params']
             if param.grad is not None
         ]
+
+    def _clip_grad(self) -> None:
+        """Clip in a few fused calls, without waiting for the device."""
+        params = self._params_with_gradients()
         if not params:
             return
-        norm = self.clip_func(params, **self.clip_grad_kwargs)
-        if norm is None:  # clip_grad_value_
+        if not self._clips_norm:
+            self.clip_func(params, **self.clip_grad_kwargs)
             return
-        self.grad_norm = norm.detach()
+        norm = self.new_grad_norm()
+        foreach = self.clip_grad_kwargs.get('foreach')
+        max_norm = self.clip_grad_kwargs['max_norm']
+        torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm, foreach=foreach)
         if self.log_grad_norm:
             whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
             self.message_hub.update_scalar(f'train/{self.grad_name}', float(whole))

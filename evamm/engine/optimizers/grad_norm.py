@@ -9,16 +9,17 @@ from torch.distributed.tensor import DTensor
 class GradNormRecorder:
     """Keeps the norm of all gradients of every optimizer step, before clipping.
 
-    Wrappers that clip and have ``grad_norm`` (:class:`evamm.AmpOptimWrapper`) give theirs, with
-    others the norm is computed right before the step. Wrappers of mmengine that clip log their own
-    norm, which costs a wait for the device in every step; they are left alone.
+    :class:`evamm.AmpOptimWrapper` computes one for clipping, the check of the step and the log;
+    with other wrappers it is computed right before the step. Wrappers of mmengine that clip log
+    their own norm, which costs a wait for the device in every step; they are left alone. Steps that
+    the optimizer is told to skip (``found_inf``) leave no norm.
 
     Args:
         optim_wrapper: One wrapper, or several under names (``OptimWrapperDict``).
     """
 
     def __init__(self, optim_wrapper: OptimWrapper | OptimWrapperDict) -> None:
-        self._norms: list[tuple[str, Tensor]] = []
+        self._norms: list[tuple[str, Tensor, Tensor | None]] = []
         self._handles = []
         if isinstance(optim_wrapper, OptimWrapperDict):
             wrappers = {f'{name}.grad_norm': wrapper for name, wrapper in optim_wrapper.items()}
@@ -31,14 +32,15 @@ class GradNormRecorder:
             if clips:
                 wrapper.log_grad_norm = False  # from here on it is read here
             self._handles.append(
-                wrapper.optimizer.register_step_pre_hook(self._make_hook(name, wrapper, clips))
+                wrapper.optimizer.register_step_pre_hook(self._make_hook(name, wrapper))
             )
 
-    def _make_hook(self, name: str, wrapper: OptimWrapper, clips: bool) -> object:
+    def _make_hook(self, name: str, wrapper: OptimWrapper) -> object:
         def before_step(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-            norm = wrapper.grad_norm if clips else _total_norm(optimizer)
+            known = getattr(wrapper, 'norm_is_known', False)
+            norm = wrapper.grad_norm if known else _total_norm(optimizer)
             if norm is not None:
-                self._norms.append((name, norm))
+                self._norms.append((name, norm, getattr(optimizer, 'found_inf', None)))
 
         return before_step
 
@@ -47,12 +49,19 @@ class GradNormRecorder:
 
         All processes of a sharded model must call it together.
         """
-        norms = [(name, _whole(norm)) for name, norm in self._norms]
-        self._norms.clear()
-        if not norms:
+        if not self._norms:
             return []
-        values = torch.stack([norm.float() for _, norm in norms]).tolist()
-        return [(name, value) for (name, _), value in zip(norms, values, strict=True)]
+        names = [name for name, _, _ in self._norms]
+        norms = torch.stack([_whole(norm).float() for _, norm, _ in self._norms])
+        skipped = [
+            norms.new_zeros(()) if flag is None else flag.to(norms.device).reshape(())
+            for _, _, flag in self._norms
+        ]
+        self._norms.clear()
+        norms, skipped = torch.stack((norms, torch.stack(skipped))).tolist()
+        return [
+            (name, norm) for name, norm, skip in zip(names, norms, skipped, strict=True) if not skip
+        ]
 
     def remove(self) -> None:
         """Stop recording."""
