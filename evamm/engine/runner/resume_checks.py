@@ -63,8 +63,7 @@ def _in_optimizer(found: Mapping, optim_wrapper: OptimWrapper | Any | None) -> s
             f'its optimizer has {len(groups)} parameter groups, the config makes '
             f'{len(optimizer.param_groups)}'
         )
-    if not state:
-        return 'the optimizer has no state'
+    # No state at all is right before the first step and for optimizers that need none.
     for index, (theirs, ours) in enumerate(zip(groups, optimizer.param_groups)):
         numbers = theirs.get('params') if isinstance(theirs, Mapping) else None
         if not isinstance(numbers, (list, tuple)) or len(numbers) != len(ours['params']):
