@@ -92,6 +92,25 @@ def test_writes_a_picture(plot_curves, tmp_path, monkeypatch, capsys):
         assert len(image.convert('RGB').getcolors(1 << 20)) > 50  # something is drawn
 
 
+@pytest.mark.parametrize('name', ['loss', 'loss.png', 'loss.svg', 'v1.2'])
+def test_the_picture_has_the_name_that_was_asked_for(
+    plot_curves, tmp_path, monkeypatch, capsys, name
+):
+    write_log(tmp_path, '1', [1, 2], loss=1.0)
+    out = tmp_path / 'pictures' / name
+    monkeypatch.setattr(sys, 'argv', ['plot', str(tmp_path), '--out', str(out)])
+    if name == 'v1.2':  # not drawn for a minute to fail at the end, and nothing is written
+        with pytest.raises(SystemExit):
+            plot_curves.main()
+        assert 'unknown kind of file, use one of' in capsys.readouterr().err
+        assert not out.parent.exists()
+        return
+    assert plot_curves.main() == 0
+    written = out if out.suffix else out.with_suffix('.png')
+    assert list(out.parent.iterdir()) == [written]
+    assert capsys.readouterr().out == f'written: {written}\n'
+
+
 def test_says_what_is_missing(plot_curves, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['plot', str(tmp_path)])
     assert plot_curves.main() == 1

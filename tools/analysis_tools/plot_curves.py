@@ -15,6 +15,7 @@ mpl.use('Agg')
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 COLOURS = ('#2563eb', '#dc2626', '#059669', '#d97706', '#7c3aed', '#0891b2')
 # Bookkeeping of the logger, not curves.
@@ -189,9 +190,18 @@ def draw(runs: list[Run], title: str) -> plt.Figure:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('runs', nargs='+', type=Path, help='work folders (or scalars.json files)')
-    parser.add_argument('--out', type=Path, help='picture; default: curves.png in the first folder')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='picture (.png unless it says otherwise); default: curves.png in the first folder',
+    )
     parser.add_argument('--title', help='heading; default: name of the run')
     args = parser.parse_args()
+    known = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if args.out and not args.out.suffix:
+        args.out = args.out.with_name(f'{args.out.name}.png')
+    if args.out and args.out.suffix[1:].lower() not in known:
+        parser.error(f'--out {args.out}: unknown kind of file, use one of {", ".join(known)}')
     try:
         runs = [Run(path) for path in args.runs]
     except (NoCurvesError, json.JSONDecodeError) as error:
