@@ -1,7 +1,6 @@
 """Datasets, transforms and samplers."""
 
 from .image_list import ImageList
-from .image_list import ImageList
 from .image_text import CaptionRetrieval, ImageTextMixture, ImageTextShards, ImageTextTable
 from .robustness import ImageNetA, ImageNetR, ImageNetSketch, ImageNetV2, ObjectNet
 from .samplers import ShardSampler
@@ -11,7 +10,6 @@ from .transforms import CropBorder
 __all__ = [
     'CaptionRetrieval',
     'CropBorder',
-    'ImageList',
     'ImageList',
     'ImageNetA',
     'ImageNetR',

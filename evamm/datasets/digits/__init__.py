@@ -3,10 +3,11 @@
 One file per task; each adds a ``write_<task>(root, seed)`` to :data:`TASKS`.
 """
 
+from .captions import write_captions
 from .classification import write_classification
 from .source import CLASS_NAMES, DigitsUnavailableError, load_digits, stratified_split
 
-TASKS = {'classification': write_classification}
+TASKS = {'captions': write_captions, 'classification': write_classification}
 
 __all__ = [
     'CLASS_NAMES',
@@ -14,5 +15,6 @@ __all__ = [
     'DigitsUnavailableError',
     'load_digits',
     'stratified_split',
+    'write_captions',
     'write_classification',
 ]
