@@ -40,6 +40,7 @@ class ModelEntry:
         results: Published figures. None for a model without a classifier (pre-trained only): then
             it gives features, not predictions.
         metadata: Parameters, FLOPs and whatever else the metafile says.
+        official: The authors' own figures, where they differ from `results` in source or rounding.
         averaged: Whether the official figure belongs to the averaged weights of the file; None
             where there is no such figure.
     """
@@ -52,6 +53,7 @@ class ModelEntry:
     collection: str | None
     results: tuple[Result, ...] | None
     metadata: dict[str, Any] = field(default_factory=dict)
+    official: dict[str, Any] = field(default_factory=dict)
     averaged: bool | None = None
 
     def has_task(self, task: str) -> bool:
@@ -119,6 +121,7 @@ def _parse_entry(model: dict[str, Any], metafile: Path, root: Path) -> ModelEntr
             for row in results
         ),
         metadata=metadata,
+        official=model.get('Official') or {},
         averaged=(model.get('Official') or {}).get('Averaged Weights'),
     )
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from .markdown import markdown_table
+
 # Name of a set -> heading in the official tables, in their order.
 ROBUSTNESS_SETS = {
     'imagenet': 'IN-1K',
@@ -29,10 +31,4 @@ def format_robustness_table(
             f'{accuracies[key]:.{digits}f}' if key in accuracies else '-' for key in ROBUSTNESS_SETS
         ]
         lines.append([name, *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return '\n'.join(
-        '| '
-        + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + ' |'
-        for line in lines
-    )
+    return markdown_table(lines)
