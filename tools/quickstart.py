@@ -10,7 +10,6 @@ Example:
 import argparse
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -64,6 +63,18 @@ def heading(number: int, text: str) -> None:
     print(f'\n=== {number}/5 {text} ===', flush=True)
 
 
+def configured_epochs(cfg_options: list[str]) -> int:
+    """Length of the training that the config and ``KEY=VALUE`` settings give."""
+    from mmengine.config import Config, DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    cfg = Config.fromfile(CONFIG)
+    if cfg_options:
+        cfg.merge_from_dict(parser.parse_args(['--cfg-options', *cfg_options]).cfg_options)
+    return cfg.train_cfg.max_epochs
+
+
 class Quickstart:
     """The five steps and the files between them.
 
@@ -88,15 +99,11 @@ class Quickstart:
             ]
         if epochs is not None:
             self.cfg_options.append(f'train_cfg.max_epochs={epochs}')
-        self.epochs = epochs or self.configured_epochs()
+        self.epochs = configured_epochs(self.cfg_options)
         self.checkpoint = work_dir / f'epoch_{self.epochs}.pth'
         self.metrics = work_dir / 'test' / 'metrics.json'
         self.curves = work_dir / 'curves.png'
         self.infer_dir = work_dir / 'infer'
-
-    @staticmethod
-    def configured_epochs() -> int:
-        return int(re.search(r'max_epochs=(\d+)', CONFIG.read_text(encoding='utf-8')).group(1))
 
     def overrides(self) -> list[str]:
         return ['--cfg-options', *self.cfg_options] if self.cfg_options else []
@@ -107,7 +114,7 @@ class Quickstart:
 
     def write_digits(self) -> None:
         heading(1, 'Write the digits (5,000 real MNIST images) to disk')
-        if (self.data / 'manifest.json').exists():
+        if self.checkpoint.exists() and self.data.is_dir():
             print(f'done already: {self.data}')
             return
         run('dataset_converters/digits.py', self.data_dir, '--task', 'classification')

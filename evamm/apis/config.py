@@ -5,11 +5,13 @@ import os
 
 from mmengine.config import Config
 
-from evamm.apis.model_index import ModelEntry, find_entry
+from evamm.apis.model_index import ModelEntry, find_entry, index_root
 
 
 def load_config(model: str | os.PathLike | Config) -> tuple[Config, ModelEntry | None]:
     """The config of a model name, of a config file (.py) or of a Config (copied).
+
+    A file among evamm's own configs may be given as in ``_base_``: 'evamm::eva02/....py'.
 
     Returns:
         The config, and what the metafile says if a name was given.
@@ -27,6 +29,8 @@ def load_config(model: str | os.PathLike | Config) -> tuple[Config, ModelEntry |
         )
     name = os.fspath(model)
     if name.endswith('.py'):
+        if name.startswith('evamm::'):
+            name = str(index_root() / 'configs' / name.removeprefix('evamm::'))
         if not os.path.isfile(name):
             raise FileNotFoundError(f'There is no config file at {name}')
         return _read(name), None

@@ -76,6 +76,11 @@ class EVAArch:
             # The official code truncates: 1024 * 8 / 3 gives 2730, not 2731 or 2736.
             hidden = self.embed_dims * 8 // 3 if self.ffn == 'swiglu' else 4 * self.embed_dims
             object.__setattr__(self, 'ffn_hidden_dims', hidden)
+        elif not isinstance(self.ffn_hidden_dims, int) or self.ffn_hidden_dims < 1:
+            raise ValueError(
+                f'arch.ffn_hidden_dims={self.ffn_hidden_dims!r} must be a positive integer, or '
+                'None for the usual width.'
+            )
 
     @property
     def head_dims(self) -> int:

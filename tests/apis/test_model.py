@@ -210,3 +210,11 @@ def test_fresh_parts_of_another_number_of_classes(config: Config, tmp_path: Path
         model = get_model(config, tmp_path / 'seven.pth', num_classes=3)
     assert len(caught) == 1
     assert fresh_parts(model.load_report) == ['head.fc.weight', 'head.fc.bias']
+
+
+def test_configs_of_the_package_are_found_by_their_name(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = get_model('evamm::eva02/eva02_tiny_p14_headless.py', device='meta')
+    assert model.backbone.embed_dims == 192
+    with pytest.raises(FileNotFoundError, match='configs/eva02/eva02_tiniest.py'):
+        get_model('evamm::eva02/eva02_tiniest.py')

@@ -89,6 +89,7 @@ def test_released_patch_sizes():
         (dict(embed_dims=64, depth=2, num_heads=3), ValueError, 'num_heads=3'),
         (dict(embed_dims=60, depth=2, num_heads=6), ValueError, 'multiple of 4'),
         (dict(embed_dims=64, depth=0, num_heads=2), ValueError, 'arch.depth=0'),
+        (dict(embed_dims=64, depth=2, num_heads=2, ffn_hidden_dims=0), ValueError, 'dims=0 must'),
         (dict(embed_dims=64, depth=2, num_heads=2, ffn='glu'), ValueError, "'glu'"),
         (dict(embed_dims=64, depth=2, num_heads=2, ffn='mlp', ffn_norm=True), ValueError, 'swiglu'),
     ],

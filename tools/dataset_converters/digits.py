@@ -15,6 +15,7 @@ except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from evamm.datasets.digits import TASKS, DigitsUnavailableError
+from evamm.datasets.digits.folder import read_manifest
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,6 +29,9 @@ def parse_args() -> argparse.Namespace:
         help='tasks to write data for (default: all)',
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of the split (default: 0)')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace data of another seed that is there'
+    )
     return parser.parse_args()
 
 
@@ -38,6 +42,14 @@ def main() -> int:
         return 2
     for task in args.task:
         start = time.monotonic()
+        found = (read_manifest(args.out / task) or {}).get('seed', args.seed)
+        if found != args.seed and not args.overwrite:
+            print(
+                f'error: {args.out / task} was written with --seed {found}; choose another folder, '
+                'or add --overwrite to replace it.',
+                file=sys.stderr,
+            )
+            return 1
         try:
             written = TASKS[task](args.out, seed=args.seed)
         except DigitsUnavailableError as error:
