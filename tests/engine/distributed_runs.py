@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 import evamm.registry  # noqa: F401
 from evamm.engine import FSDP2, LAMB, LARS, EVARunner
-from evamm.engine.strategies.sharded_checkpoint import read_sharded
+from evamm.engine.strategies.sharded_checkpoint import merge_shards, read_sharded
 
 EPOCHS, PER_EPOCH, TOTAL_BATCH = 2, 3, 4
 
@@ -147,10 +147,14 @@ CHECKS = (
     'fsdp_accumulates_and_resumes_inside_a_window',
     'fsdp_loads_weights_of_any_dialect',
     'sharded_checkpoints_resume',
+    'shards_of_weights_alone_are_loaded',
     'a_damaged_sharded_checkpoint_is_passed_over',
     'one_process_resumes_where_fsdp_stopped',
     'one_process_resumes_from_shards',
+    'shards_are_merged_into_the_file_of_one_process',
 )
+
+ALONE = 3  # The last ones run in one process.
 
 
 class Checks:
@@ -295,6 +299,28 @@ class Checks:
         whole = [read_sharded(self.root / name / 'epoch_2.pth') for name in ('shards', 's2')]
         assert_close(whole[1]['ema_state_dict'], whole[0]['ema_state_dict'], tolerance=0)
 
+    def shards_of_weights_alone_are_loaded(self):
+        """``load_from`` a folder, into a sharded model: averaged weights or those trained."""
+        folder = self.root / 'shards' / 'epoch_2.pth'
+        whole = read_sharded(folder)
+        for prefer_ema, part in ((True, 'state_dict'), (False, 'ema_state_dict')):
+            cfg = config(
+                self.root / 'from_shards',
+                2,
+                model_wrapper_cfg={'type': 'evamm.FSDP2'},
+                load_from=str(folder),
+                load_options={'prefer_ema': prefer_ema},
+            )
+            runner, _ = build(cfg, f'from_{part}')
+            runner.load_or_resume()
+            found = weights(runner)
+            expected = {
+                name.removeprefix('module.'): value
+                for name, value in whole[part].items()
+                if torch.is_tensor(value) and value.ndim
+            }
+            assert_close(found, expected, tolerance=0)
+
     def a_damaged_sharded_checkpoint_is_passed_over(self):
         work_dir = self.root / 's2'
         (shard,) = (work_dir / 'epoch_2.pth').glob('shard-00002-*')
@@ -346,6 +372,16 @@ def one_process_resumes_from_shards(root):
     assert_close(weights(runner), single['weights'])
 
 
+def shards_are_merged_into_the_file_of_one_process(root):
+    single = torch.load(root / 'single.pth', weights_only=True)
+    path = root / 'merged' / 'epoch_1.pth'
+    merge_shards(root / 'shards' / 'epoch_1.pth', path)
+    cfg = config(root / 'merged', 1, resume=True)
+    runner, _ = build(cfg, 'merged')
+    runner.train()
+    assert_close(weights(runner), single['weights'])
+
+
 def main():
     root = Path(sys.argv[1])
     torch.set_num_threads(1)
@@ -354,11 +390,11 @@ def main():
     torch.distributed.init_process_group('gloo')
     checks = Checks(root)
     results = {}
-    for name in CHECKS[:-2]:
+    for name in CHECKS[:-ALONE]:
         results[name] = run(getattr(checks, name))
     torch.distributed.destroy_process_group()
     if os.environ['RANK'] == '0':
-        for name in CHECKS[-2:]:
+        for name in CHECKS[-ALONE:]:
             results[name] = run(lambda name=name: globals()[name](root))
     (root / f'results{os.environ["RANK"]}.json').write_text(json.dumps(results))
 

@@ -19,7 +19,12 @@ from evamm.checkpoints.writing import remove_stale_files
 from evamm.registry import RUNNERS
 
 from ..strategies import compile_blocks, is_sharded
-from ..strategies.sharded_checkpoint import SHARDS, read_sharded, write_sharded
+from ..strategies.sharded_checkpoint import (
+    SHARDS,
+    read_sharded,
+    read_sharded_weights,
+    write_sharded,
+)
 from . import training_state
 from .background_writer import BackgroundWriter
 from .find_checkpoint import INTERRUPTED, newest_good_checkpoint, read_training_checkpoint
@@ -187,7 +192,7 @@ class EVARunner(Runner):
         """Load the weights of a file of any dialect into the model.
 
         Args:
-            filename: Checkpoint file.
+            filename: Checkpoint file, or folder of a sharded checkpoint.
             map_location: Not used; files are read on the CPU.
             strict: Not used; what may be missing is decided by ``load_options``.
             revise_keys: Not used; names are translated by dialect.
@@ -201,7 +206,11 @@ class EVARunner(Runner):
         model = training_state.bare_model(self)
         options = self.cfg.get('load_options', {})
         check_options(options, load_checkpoint, 'load_options')
-        report = load_checkpoint(model, filename, **options)
+        source = filename
+        if os.path.isdir(filename):
+            prefer_ema = options.get('prefer_ema', True)
+            source = read_sharded_weights(filename, prefer_ema=prefer_ema)
+        report = load_checkpoint(model, source, **options)
         self.logger.info(f'Loaded {filename}\n{report}')
         checkpoint = {'state_dict': model.state_dict()}
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)

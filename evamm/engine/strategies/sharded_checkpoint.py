@@ -9,7 +9,7 @@ complete.
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +22,13 @@ from torch.distributed.checkpoint.hf_storage import (
 )
 from torch.distributed.tensor import DTensor
 
-from evamm.checkpoints import CheckpointError, read_object, write_checkpoint
+from evamm.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    read_object,
+    unwrap,
+    write_checkpoint,
+)
 
 SHARDS = 'sharded_tensors'
 STATE = 'state.pth'
@@ -150,7 +156,11 @@ def read_sharded_state(path: str | os.PathLike, *, verify: bool = True) -> dict:
 
 
 def read_sharded(
-    path: str | os.PathLike, model: nn.Module | None = None, *, verify: bool = False
+    path: str | os.PathLike,
+    model: nn.Module | None = None,
+    *,
+    verify: bool = False,
+    parts: Sequence[str] | None = None,
 ) -> dict:
     """A whole checkpoint from a folder, for this number of processes.
 
@@ -161,12 +171,15 @@ def read_sharded(
         model: Sharded model; its weights, their averages and the optimizer state of its parameters
             are read in its layout. Without it, or if it is not sharded, tensors are whole.
         verify: See :func:`read_sharded_state`.
+        parts: Entries of the checkpoint to read; None for all.
 
     Raises:
         CheckpointError: A file is missing or damaged.
     """
     state = read_sharded_state(path, verify=verify)
     state.pop(SHARDS, None)
+    if parts is not None:
+        state = {key: value for key, value in state.items() if key in parts}
     reader = HuggingFaceStorageReader(str(path))
     stored = reader.read_metadata().state_dict_metadata
     # All parameters are cut along their first axis, so equal shapes have equal layouts.
@@ -174,6 +187,8 @@ def read_sharded(
     layouts = {param.shape: param.detach() for param in params if isinstance(param, DTensor)}
     targets = {}
     for name, meta in stored.items():
+        if name.partition('/')[0] not in state:
+            continue
         dtype = meta.properties.dtype
         if meta.size in layouts:
             targets[name] = torch.empty_like(layouts[meta.size], dtype=dtype)
@@ -183,3 +198,41 @@ def read_sharded(
         alone = not is_distributed()
         dcp.load(targets, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
     return put_in(state, targets)
+
+
+def _check_folder(path: str | os.PathLike) -> None:
+    if not (Path(path) / STATE).is_file():
+        raise CheckpointError(
+            f'{path}: expected the folder of a sharded checkpoint with a file {STATE} in it.'
+        )
+
+
+def read_sharded_weights(path: str | os.PathLike, *, prefer_ema: bool = True) -> Checkpoint:
+    """The model weights of a folder, whole; see :func:`evamm.checkpoints.read_checkpoint`.
+
+    Called by all processes. Optimizer states are not read.
+
+    Raises:
+        CheckpointError: The folder is no such checkpoint, or not complete, or damaged.
+    """
+    _check_folder(path)
+    found = read_sharded(path, verify=True, parts=('state_dict', 'ema_state_dict', 'meta'))
+    state_dict, source = unwrap(found, prefer_ema=prefer_ema)
+    return Checkpoint(state_dict, source, found.get('meta') or {}, os.fspath(path))
+
+
+def merge_shards(folder: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Write a checkpoint folder as the one file that a run without shards would have written.
+
+    For one process; it holds the whole checkpoint in memory.
+
+    Args:
+        folder: Folder that :func:`write_sharded` wrote.
+        target: File to write, replaced in one move if it exists.
+
+    Raises:
+        CheckpointError: The folder is no such checkpoint, or not complete, or damaged.
+    """
+    _check_folder(folder)
+    Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(read_sharded(folder, verify=True), target)
