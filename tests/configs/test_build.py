@@ -40,6 +40,17 @@ PARAMETERS = {
     'eva/eva_large_p14_8xb16_in1k_336px': 304_531_432,
     'eva/eva_large_p14_in21k_medft_8xb16_in1k_196px': 304_142_312,
     'eva/eva_large_p14_in21k_medft_8xb16_in1k_336px': 304_531_432,
+    'eva/eva_giant_p14_mim_128xb32_merged30m': 1_012_229_632,
+    'eva/eva_large_p14_mae_in21k': 316_576_768 + 257 * (1024 + 512),  # two tables, not trained
+    'eva02/eva02_tiny_p14_mim_40xb100_in21k': 5_699_968,
+    'eva02/eva02_small_p14_mim_40xb100_in21k': 22_015_744,
+    'eva02/eva02_base_p14_mim_32xb64_in21k': 86_546_944,
+    'eva02/eva02_large_p14_mim_64xb32_in21k': 304_319_424,
+    'eva02/eva02_large_p14_mim_64xb32_merged38m': 304_319_424,
+    # mmpretrain's counts; its fine-tuned one leaves the norm of pooled features out.
+    'eva_mae_style/eva_mae_style_vit_base_p16_16xb256_coslr_400e_in1k': 111_776_512,
+    'eva_mae_style/vit_base_p16_linear_8xb2048_coslr_100e_in1k': 86_567_656,
+    'eva_mae_style/vit_base_p16_8xb128_coslr_100e_in1k': 86_566_120 + 2 * 768,
 }
 
 
@@ -58,7 +69,7 @@ def test_builds_with_the_exact_size(path):
 
 
 def test_sizes_cover_every_eva_config():
-    families = ('eva/', 'eva02/')
+    families = ('eva/', 'eva02/', 'eva_mae_style/')
     assert set(PARAMETERS) == {name_of(p) for p in FINAL if name_of(p).startswith(families)}
 
 

@@ -128,7 +128,7 @@ def test_numbers(name):
 
 
 def test_every_fine_tuning_config_is_in_the_table():
-    trained = {name_of(p) for p in FINAL if p.parent.name in ('eva', 'eva02') and '8xb' in p.stem}
+    trained = {name_of(p) for p in FINAL if p.parent.name in ('eva', 'eva02') and '_8xb' in p.stem}
     # Linear probing: test_clip_recipes.py.
     assert {name for name in trained if '_linear_probe_' not in name} == set(RECIPES)
 

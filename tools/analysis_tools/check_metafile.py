@@ -9,8 +9,8 @@ makes them so).
 
 Fields of an entry beyond mmpretrain's: `Alias` other names that `get_model` takes; `Official` the
 authors' figure and whether it is of their averaged weights; `Published` size and cost as printed
-in the table that the name comes from; `Reproduced` whether a training log of ours shows the
-figure.
+in the table that the name comes from; `Pretraining Config` the recipe that makes a trunk;
+`Reproduced` whether a training log of ours shows the figure.
 """
 
 import argparse
@@ -73,9 +73,10 @@ def check_entry(model: dict, collections: set[str], root: Path) -> list[str]:
     ours = f'{model["Metadata"]["FLOPs"] / 1e9:.2f}'
     if published is not None and f'{published:.2f}' != ours:
         problems.append(f'Published Flops (G) {published} is not {ours}')
+    for key in ('Config', 'Pretraining Config'):
+        if key in model and not (root / model[key]).is_file():
+            return [*problems, f'{key} does not exist: {model[key]}']
     config = root / model['Config']
-    if not config.is_file():
-        return [*problems, f'Config does not exist: {model["Config"]}']
     return problems + _check_model(model, Config.fromfile(config))
 
 

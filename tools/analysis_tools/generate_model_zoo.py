@@ -68,6 +68,8 @@ def _accuracy(model: dict) -> list[str]:
     metrics = model['Results'][0]['Metrics']
     official = model['Official']
     weights = 'EMA' if official['Averaged Weights'] else 'raw'
+    if 'Top 5 Accuracy' not in metrics:
+        return [f'{metrics["Top 1 Accuracy"]:.2f}', '', f'{official["Top 1 Accuracy"]} ({weights})']
     return [
         f'{metrics["Top 1 Accuracy"]:.2f}',
         f'{metrics["Top 5 Accuracy"]:.2f}',
@@ -84,8 +86,10 @@ def _row(model: dict, up: str, *, accuracy: bool) -> list[str]:
     ]
     if accuracy:
         cells += _accuracy(model)
-    config = f'{up}{model["Config"]}'
-    return [*cells, f'[config]({config})', f'[model]({model["Weights"]})']
+    config = f'[config]({up}{model["Config"]})'
+    if 'Pretraining Config' in model:
+        config += f', [pre-training]({up}{model["Pretraining Config"]})'
+    return [*cells, config, f'[model]({model["Weights"]})']
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -139,7 +143,7 @@ def _group(model: dict) -> str:
         return ZERO_SHOT
     if '-headless_' in model['Name']:
         return 'Image towers alone'
-    if '_linear-probe_' in model['Name']:
+    if '_linear-probe_' in model['Name'] or '-linear-' in model['Name']:
         return 'ImageNet-1K, linear probing'
     if 'Results' not in model:
         return 'Fine-tuned on ImageNet-21K' if medft else 'Pre-trained trunks'
@@ -176,8 +180,9 @@ def _other_names(models: list[dict]) -> str:
     rows = [
         [f'`{model["Name"]}`', ', '.join(f'`{alias}`' for alias in model['Alias'])]
         for model in models
+        if model['Alias']
     ]
-    return _table(['Model', 'Other names'], rows)
+    return _table(['Model', 'Other names'], rows) if rows else ''
 
 
 def render_pages(root: Path = ROOT) -> dict[Path, str]:
@@ -203,7 +208,8 @@ def render_pages(root: Path = ROOT) -> dict[Path, str]:
             f'## {collection["Name"]}\n\n[{paper["Title"]}]({paper["URL"]}), '
             f'[README](../../{readme.as_posix()})\n\n' + render_tables(models, '../../', '###')
         )
-        names.append(f'### {collection["Name"]}\n\n' + _other_names(models))
+        if other_names := _other_names(models):
+            names.append(f'### {collection["Name"]}\n\n' + other_names)
     zoo = [ZOO_HEAD + NOTES + CLIP_NOTES.rstrip(), *families, '## Other names', *names]
     pages[ZOO] = '\n\n'.join(zoo) + '\n'
     return pages

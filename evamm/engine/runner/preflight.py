@@ -65,8 +65,8 @@ def check_datasets(cfg: Mapping, loaders: tuple[str, ...]) -> None:
         loaders: Keys of the data loaders to look at, such as ``('train_dataloader',)``.
 
     Raises:
-        DatasetNotFoundError: Names the first missing path, every dataset that needs it and how to
-            get it.
+        DatasetNotFoundError: Names the first missing path, every dataset that needs it, how to
+            get it, and all others that are missing.
     """
     missing: dict[Path, list[str]] = {}
     for loader in loaders:
@@ -77,7 +77,11 @@ def check_datasets(cfg: Mapping, loaders: tuple[str, ...]) -> None:
                     break  # what is below a missing folder is missing too
     if missing:
         path, keys = next(iter(missing.items()))
-        raise DatasetNotFoundError(_message(path, keys))
+        message = _message(path, keys)
+        if len(missing) > 1:
+            others = ', '.join(str(other) for other in list(missing)[1:])
+            message += f' Also missing: {others}.'
+        raise DatasetNotFoundError(message)
 
 
 def _message(path: Path, keys: list[str]) -> str:
