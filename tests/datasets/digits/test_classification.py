@@ -168,7 +168,8 @@ def test_imagenet_dataset_of_mmpretrain_reads_the_folder(digits):
 
 
 def test_converter_tool(tmp_path, monkeypatch):
-    command = [sys.executable, str(REPO / 'tools/dataset_converters/digits.py'), str(tmp_path)]
+    tool = str(REPO / 'tools/dataset_converters/digits.py')
+    command = [sys.executable, tool, str(tmp_path), '--task', 'classification']
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     assert 'written in' in first.stdout
     assert (tmp_path / 'classification' / 'meta' / 'train.txt').exists()
@@ -191,3 +192,22 @@ def test_impossible_requests_get_one_sentence(args, message, tmp_path, monkeypat
     assert tool['main']() in (1, 2)
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ['taken']
+
+
+def test_data_of_another_seed_is_replaced_only_on_request(tmp_path, monkeypatch, capsys):
+    tool = runpy.run_path(str(REPO / 'tools/dataset_converters/digits.py'), run_name='tool')
+    manifest = tmp_path / 'classification' / 'manifest.json'
+
+    def write(*args):
+        argv = ['digits.py', str(tmp_path), '--task', 'classification', *args]
+        monkeypatch.setattr(sys, 'argv', argv)
+        return tool['main']()
+
+    assert write() == 0
+    before = manifest.read_bytes()
+    capsys.readouterr()
+    assert write('--seed', '1') == 1
+    assert 'classification was written with --seed 0; choose another' in capsys.readouterr().err
+    assert manifest.read_bytes() == before
+    assert write('--seed', '1', '--overwrite') == 0
+    assert manifest.read_bytes() != before
