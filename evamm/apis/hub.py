@@ -33,18 +33,54 @@ def register_model_index(root: Path | None = None) -> None:
     root = index_root() if root is None else root
     entries = load_entries(root)
     names = {entry.name.lower(): entry for entry in entries.values()}
+    known = ModelHub._models_dict
+    # Where mmpretrain has a recipe of the same name, its own functions keep giving its own.
+    theirs = {name: known[name] for name in names if name in known and _is_their_own(known[name])}
     # mmpretrain refuses a name that it already has, even from the same file.
-    registered = [name for name in names if ModelHub.has(name)]
+    registered = [name for name in names if name in known and name not in theirs]
     for name in registered:
-        config = ModelHub._models_dict[name].config
+        config = known[name].config
         if Path(config).resolve() != names[name].config.resolve():
             raise ValueError(
                 f'mmpretrain already has a model named {name}, with the config {config}; evamm '
                 f'cannot register its own, {names[name].config}.'
             )
     if not registered:
+        for name in theirs:
+            del known[name]
         ModelHub.register_model_index(root / 'model-index.yml', config_prefix=root)
+        known.update(theirs)
+        _make_way(ModelHub, {name: known[name] for name in names if name not in theirs})
     _resolve_aliases(ModelHub, {alias: entry.name for alias, entry in entries.items()})
+
+
+def _is_their_own(model: Any) -> bool:
+    import mmpretrain
+
+    package = Path(mmpretrain.__file__).resolve().parent
+    return isinstance(model.config, str) and Path(model.config).resolve().is_relative_to(package)
+
+
+def _make_way(hub: type, ours: dict[str, Any]) -> None:
+    """Lets mmpretrain list its own models, which it does late and only if no name is taken."""
+    original = getattr(
+        hub._register_mmpretrain_models, '_evamm_original', hub._register_mmpretrain_models
+    )
+
+    @functools.wraps(original)
+    def register(cls: type) -> None:
+        known = cls._models_dict
+        aside = [name for name, model in ours.items() if known.get(name) is model]
+        for name in aside:
+            del known[name]
+        try:
+            original()
+        finally:
+            for name in aside:
+                known.setdefault(name, ours[name])
+
+    register._evamm_original = original
+    hub._register_mmpretrain_models = classmethod(register)
 
 
 def _resolve_aliases(hub: type, names: dict[str, str]) -> None:

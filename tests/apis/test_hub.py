@@ -22,6 +22,8 @@ def hub(index: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """mmpretrain's hub with the test index in it, put back afterwards."""
     monkeypatch.setattr(ModelHub, '_models_dict', dict(ModelHub._models_dict))
     monkeypatch.setattr(ModelHub, 'get', ModelHub.get)
+    late = '_register_mmpretrain_models'
+    monkeypatch.setattr(ModelHub, late, getattr(ModelHub, late))
     register_model_index(index)
     return index
 
@@ -48,6 +50,32 @@ def test_foreign_entry_of_our_name_is_an_error(hub: Path, tmp_path: Path) -> Non
     hub.rename(other)
     with pytest.raises(ValueError, match='already has a model named eva02-test'):
         register_model_index(other)
+
+
+@pytest.mark.parametrize('first', ['evamm', 'mmpretrain'])
+def test_a_name_of_both_stays_mmpretrains_own(first: str) -> None:
+    """In either order of registration, and nothing else of either is lost."""
+    name = 'eva-mae-style_vit-base-p16_16xb256-coslr-400e_in1k'
+    assert name in evamm.list_models()
+    code = (
+        f'import {"evamm, mmpretrain" if first == "evamm" else "mmpretrain"}\n'
+        "assert 'resnet18_8xb32_in1k' in mmpretrain.list_models()\n"
+        'import evamm\n'
+        'from mmpretrain.apis.model import ModelHub\n'
+        f"assert 'mmpretrain/.mim' in ModelHub._models_dict['{name}'].config\n"
+        'missing = set(evamm.list_models()) - set(mmpretrain.list_models())\n'
+        'assert not missing, missing\n'
+        'from evamm.apis.hub import register_model_index\n'
+        'register_model_index()\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'error::UserWarning:evamm', '-c', code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'does not list' not in done.stderr
 
 
 @pytest.mark.parametrize('dialect', ['official', 'timm', 'mmpretrain', 'evamm'])

@@ -6,8 +6,21 @@ from PIL import Image
 
 import evamm
 from evamm.apis.model import class_names
-from evamm.apis.model_index import find_entry
+from evamm.apis.model_index import ModelEntry, find_entry
 from evamm.apis.transforms import ImageTransform
+
+
+def check_pair(model: torch.nn.Module, size: tuple[int, int], entry: ModelEntry) -> None:
+    images = model.encode_image(torch.zeros(1, 3, *size, device='meta'), normalize=True)
+    tokens = torch.zeros(2, 77, dtype=torch.long, device='meta')
+    assert images.shape == (1, model.embed_dims)
+    assert model.encode_text(tokens, normalize=True).shape == (2, model.embed_dims)
+    assert len(class_names(model)) == 1000
+    tasks = [result.task for result in entry.results]
+    assert tasks[0] == 'Zero-Shot Image Classification'
+    assert set(tasks) == {'Zero-Shot Image Classification', 'Image-Text Retrieval'}
+    assert entry.name in evamm.ZeroShotInferencer.list_models()
+    assert entry.name not in evamm.ImageClassificationInferencer.list_models()
 
 
 @pytest.mark.parametrize('name', evamm.list_models())
@@ -18,6 +31,9 @@ def test_parts_fit_together(name: str, cat: Image.Image) -> None:
     assert ImageTransform(model._config)(cat).shape == (3, *size)
     assert entry.metadata['Image Size'] == size[0]
     assert entry.weights.startswith('https://')
+    if type(model).__name__ == 'EVACLIP':
+        check_pair(model, size, entry)
+        return
     if model.head is None:
         assert entry.results is None
         return

@@ -247,6 +247,8 @@ def test_a_pair_in_mmpretrain(index: Path, photos: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ModelHub, '_models_dict', dict(ModelHub._models_dict))
     monkeypatch.setattr(ModelHub, 'get', ModelHub.get)
+    late = '_register_mmpretrain_models'
+    monkeypatch.setattr(ModelHub, late, getattr(ModelHub, late))
     register_model_index(index)
     theirs = mmpretrain.get_model('EVA02-CLIP-test', pretrained=True)
     expected = evamm.embed_texts('eva02-clip-test_3rdparty', TEXTS)
