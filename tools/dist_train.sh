@@ -10,6 +10,11 @@ fi
 
 CONFIG=$1
 GPUS=$2
+if ! [[ $GPUS =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: GPUS must be a number of at least 1, found '$GPUS'." >&2
+    sed -n '2,3s/^# //p' "$0" >&2
+    exit 2
+fi
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
 PORT=${PORT:-29500}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -277,3 +278,37 @@ def test_resuming_from_folders(call, sentence, epoch, capfd):
         'train', *options(), '--resume', 'gone.pth'
     )
     assert 'load_from: the checkpoint empty is a folder' in sentence('test', 'tiny.py', 'empty')
+
+
+def test_launchers(sentence, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    found = sentence('train', 'tiny.py', '--launcher', 'pytorch')
+    assert 'tools/dist_train.sh CONFIG GPUS' in found
+    for name, value in (('RANK', '0'), ('LOCAL_RANK', '0'), ('LOCAL_WORLD_SIZE', '8')):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    found = sentence('train', 'tiny.py', '--launcher', 'pytorch')
+    assert '8 processes were started on this machine, which has 2 GPU(s)' in found
+
+
+@pytest.mark.parametrize('count', ['0', '-1', 'two', '--amp'])
+def test_gpu_counts_of_the_scripts(count):
+    for script, args in (('dist_train', ['c.py']), ('dist_test', ['c.py', 'w.pth'])):
+        path = Path(__file__).resolve().parents[2] / f'tools/{script}.sh'
+        done = subprocess.run(
+            ['bash', str(path), *args, count], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert f"GPUS must be a number of at least 1, found '{count}'" in done.stderr
+
+
+def test_configs_without_a_run(sentence):
+    Path('headless.py').write_text(
+        "_base_ = 'tiny.py'\ntrain_dataloader = train_cfg = optim_wrapper = None\n"
+        'param_scheduler = test_cfg = None\n'
+    )
+    assert 'headless.py has no train_dataloader: it' in sentence('train', 'headless.py')
+    assert 'headless.py has no test_cfg: there is nothing' in sentence(
+        'test', 'headless.py', save_weights()
+    )

@@ -90,6 +90,7 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
     if not Path(path).is_file():
         raise UsageError(f'config {path} does not exist (looked for {Path(path).absolute()}).')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    _check_launcher(args.launcher)
     options = args.cfg_options or {}
     try:
         cfg = Config.fromfile(path)
@@ -112,6 +113,22 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
     config_checks.check_config(cfg)
     return cfg
+
+
+def _check_launcher(launcher: str) -> None:
+    if launcher != 'pytorch':
+        return
+    if 'RANK' not in os.environ:
+        raise UsageError(
+            '--launcher pytorch is for processes that torchrun has started; use '
+            'tools/dist_train.sh CONFIG GPUS (dist_test.sh to test), or leave the option out.'
+        )
+    wanted, found = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), torch.cuda.device_count()
+    if torch.cuda.is_available() and wanted > found:
+        raise UsageError(
+            f'{wanted} processes were started on this machine, which has {found} GPU(s): ask for '
+            f'{found}, and keep the total batch with optim_wrapper.accumulative_counts.'
+        )
 
 
 def set_loader_defaults(cfg: Config, keys: tuple[str, ...], **forced: bool) -> None:
