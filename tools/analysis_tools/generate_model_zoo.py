@@ -6,6 +6,7 @@ The metafiles are the only home of figures; a README holds two marker lines and 
 them is replaced. `check_metafile.py` says whether the committed pages are up to date.
 """
 
+import argparse
 from pathlib import Path
 
 import yaml
@@ -216,6 +217,7 @@ def render_pages(root: Path = ROOT) -> dict[Path, str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for path, text in render_pages().items():
         (ROOT / path).write_text(text, encoding='utf-8')
         print(f'wrote {path}')
