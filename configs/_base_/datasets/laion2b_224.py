@@ -1,6 +1,6 @@
 """LAION-2B (English) at 224 pixels, official augmentation.
 
-Shards of img2dataset: data/laion2b/000000.tar ... 164090.tar, see docs/en/data_preparation.md.
+Shards of img2dataset in data/laion2b, listed in its shards.json; see docs/en/data_preparation.md.
 Only training data: a config adds what it is tested on.
 """
 
@@ -22,12 +22,13 @@ train_dataloader = dict(
     pin_memory=True,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='evamm.ShardSampler'),
+    # As in the official runs: shards are drawn with replacement, 40 million pairs are an epoch.
+    sampler=dict(type='evamm.ShardSampler', replacement=True, epoch_samples=40_000_000),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='evamm.ImageTextShards',
         data_root='data/laion2b',
-        shards='{000000..164090}.tar',
+        shards='shards.json',
         pipeline=train_pipeline,
     ),
 )

@@ -1,6 +1,7 @@
 """Merged-2B at 224 pixels: LAION-2B and COYO-700M, four to one, official augmentation.
 
-Shards of img2dataset in data/laion2b and data/coyo700m, see docs/en/data_preparation.md.
+Shards of img2dataset in data/laion2b and data/coyo700m, each with a list, shards.json; see
+docs/en/data_preparation.md.
 Only training data: a config adds what it is tested on.
 """
 
@@ -22,7 +23,8 @@ train_dataloader = dict(
     pin_memory=True,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='evamm.ShardSampler'),
+    # As in the official runs: shards are drawn with replacement, 40 million pairs are an epoch.
+    sampler=dict(type='evamm.ShardSampler', replacement=True, epoch_samples=40_000_000),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='evamm.ImageTextMixture',
@@ -32,13 +34,13 @@ train_dataloader = dict(
             dict(
                 type='evamm.ImageTextShards',
                 data_root='data/laion2b',
-                shards='{000000..164090}.tar',
+                shards='shards.json',
                 pipeline=train_pipeline,
             ),
             dict(
                 type='evamm.ImageTextShards',
                 data_root='data/coyo700m',
-                shards='{000000..047435}.tar',
+                shards='shards.json',
                 pipeline=train_pipeline,
             ),
         ],

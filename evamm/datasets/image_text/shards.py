@@ -150,7 +150,7 @@ class ImageTextShards(Dataset):
         self._files: OrderedDict[str, BinaryIO] = OrderedDict()
         self._owner = os.getpid()
         # The index of 10,000 samples takes 0.4 MB.
-        self._index = lru_cache(maxsize=64)(self._load_index)
+        self._index = lru_cache(maxsize=64)(self.read_index)
 
     def __getstate__(self) -> dict:
         state = dict(vars(self))
@@ -169,7 +169,8 @@ class ImageTextShards(Dataset):
         """Order for :class:`evamm.ShardSampler`."""
         return ShardOrder(self.sizes, seed, **options)
 
-    def _load_index(self, shard: int) -> tuple[str, TarIndex]:
+    def read_index(self, shard: int) -> tuple[str, TarIndex]:
+        """Local path of a shard, which is fetched if need be, and what is in it."""
         url = self.urls[shard]
         path = self.cache.get(url) if is_remote(url) else url
         return path, load_index(path, self.layout, self.index_folder)

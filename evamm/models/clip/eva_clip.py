@@ -32,6 +32,9 @@ class EVACLIP(BaseModel):
         loss: Config of the loss.
         logit_scale: First value of the factor of the cosines; its logarithm is trained.
         logit_bias: First value of a trained bias of the logits; None for no bias.
+        head_init_scale: Factor of the head's first weights. The official 0.001 suits trunks that
+            were trained before and rates that warm up from nothing; a trunk that starts from
+            random weights needs 1, or the first steps overwrite the head with one direction.
         train_cfg: ``clamp_logit_scale``: largest logarithm of the factor (ln 100 unless told; None
             for none); ``micro_batch_size``: pairs that are encoded at once in training. The loss
             is that of the whole batch of all processes whatever it is: features are computed in
@@ -51,6 +54,7 @@ class EVACLIP(BaseModel):
         loss: dict | None = None,
         logit_scale: float = 1 / 0.07,
         logit_bias: float | None = None,
+        head_init_scale: float = 0.001,
         train_cfg: Mapping | None = None,
         test_cfg: Mapping | None = None,
         data_preprocessor: dict | None = None,
@@ -71,6 +75,7 @@ class EVACLIP(BaseModel):
             )
         self.loss = MODELS.build(loss or {'type': 'evamm.ContrastiveLoss'})
         self.first_scale, self.first_bias = math.log(logit_scale), logit_bias
+        self.head_init_scale = head_init_scale
         self.logit_scale = nn.Parameter(torch.tensor(self.first_scale))
         self.logit_bias = None
         if logit_bias is not None:
@@ -97,7 +102,7 @@ class EVACLIP(BaseModel):
         self.backbone.init_weights()
         self.text.init_weights()
         with torch.no_grad():
-            nn.init.trunc_normal_(self.head.weight, std=0.02).mul_(0.001)
+            nn.init.trunc_normal_(self.head.weight, std=0.02).mul_(self.head_init_scale)
             nn.init.zeros_(self.head.bias)
             self.logit_scale.fill_(self.first_scale)
             if self.logit_bias is not None:
