@@ -1,5 +1,6 @@
 """What a model takes from a file, and every rule for what it does not take."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -373,3 +374,33 @@ def test_report_says_it_all_in_a_few_lines(tmp_path: Path) -> None:
     assert 'and 3 more  [rope-tables: RoPE is computed from the grid]' in text
     assert 'missing   head.fc.weight, head.fc.bias  [no-head' in text
     assert len(text.splitlines()) < 8
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_weights_that_are_no_numbers_are_named(bad: float, tmp_path: Path) -> None:
+    state = canonical('tiny', dtype=torch.float16)
+    state['blocks.1.mlp.w3.weight'][3, 4] = bad
+    model = trunk('tiny')
+    with pytest.warns(UserWarning, match=r'1 tensors hold NaN or .*blocks\.1\.mlp\.w3\.weight'):
+        report = load_checkpoint(model, save(state, tmp_path))
+    assert report.not_finite == ['blocks.1.mlp.w3.weight']
+    assert 'NOT FINITE  blocks.1.mlp.w3.weight' in str(report)
+
+
+def test_sound_weights_are_not_mentioned(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        report = load_checkpoint(trunk('tiny'), save(canonical('tiny'), tmp_path))
+    assert not report.not_finite and 'FINITE' not in str(report)
+
+
+def test_options_that_do_not_exist(tmp_path: Path) -> None:
+    """A slip in init_cfg is answered with the options there are."""
+    options = dict(type='Pretrained', checkpoint=str(save(canonical('tiny'), tmp_path)))
+    model = trunk('tiny', init_cfg=dict(options, prefer_emma=False))
+    message = r'EVAViT: init_cfg: prefer_emma \(close to prefer_ema\) is no option.*mim_norm'
+    with pytest.raises(CheckpointError, match=message):
+        model.init_weights()
+    model = trunk('tiny', init_cfg=dict(type='Pretrained'))
+    with pytest.raises(CheckpointError, match='checkpoint=None: expected the path'):
+        model.init_weights()

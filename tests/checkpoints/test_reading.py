@@ -402,7 +402,12 @@ def test_other_files(content: bytes, message: str, tmp_path: Path) -> None:
 
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     refused(tmp_path / 'nothing.pth', 'does not exist')
-    refused(tmp_path, 'is a folder')
+    refused(tmp_path, 'is a folder; give the path of a checkpoint file')
+    (tmp_path / 'model.safetensors').touch()
+    refused(tmp_path, 'is a folder; give a file in it: model.safetensors')
+    (tmp_path / 'state.pth').touch()
+    (tmp_path / 'shard-00001-model-00001-of-00001.safetensors').touch()
+    refused(tmp_path, 'a sharded run.*once without sharded_checkpoints')
 
 
 @pytest.mark.parametrize(

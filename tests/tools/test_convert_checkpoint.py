@@ -218,3 +218,62 @@ def test_impossible_sizes(
     assert tool.main([str(source), str(target), '--to', 'official', option]) == 1
     assert option.split('=')[0].strip('-').replace('-', '_') in capsys.readouterr().err
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'blocks.0.norm1.bias',
+        'blocks.0',
+        'pos_embed',
+        'norm.bias',
+        'head.bias',
+        'text.transformer.resblocks.0.mlp.c_fc.bias',
+        'text.transformer.resblocks.1',
+        'text.text_projection',
+    ],
+)
+def test_incomplete_files_are_refused(
+    name: str, tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """One tensor or a whole block is missing."""
+    whole = state() | {'head.weight': torch.ones(4, 64), 'head.bias': torch.ones(4)}
+    for key in ('token_embedding.weight', 'positional_embedding', 'text_projection'):
+        whole[f'text.{key}'] = torch.ones(8, 8)
+    for key in ('ln_final.weight', 'ln_final.bias'):
+        whole[f'text.{key}'] = torch.ones(8)
+    for block in range(3):
+        for key in ('ln_1.weight', 'mlp.c_fc.bias'):
+            whole[f'text.transformer.resblocks.{block}.{key}'] = torch.ones(8)
+    args = [str(tmp_path / 'in.pt'), str(tmp_path / 'out.pt'), '--to', 'open_clip']
+    damaged = {k: v for k, v in whole.items() if k != name and not k.startswith(f'{name}.')}
+    assert len(damaged) < len(whole)
+    torch.save(damaged, args[0])
+    assert tool.main(args) == 1
+    error = capsys.readouterr().err
+    assert 'the file is incomplete' in error and name in error
+    assert not Path(args[1]).exists()
+    torch.save(whole, args[0])
+    assert tool.main(args) == 0
+
+
+def test_detectors_may_have_relative_positions_in_some_blocks(
+    tool: ModuleType, tmp_path: Path
+) -> None:
+    trunk = {k: v for k, v in state().items() if not k.startswith(('norm.', 'mask', 'cls'))}
+    trunk['blocks.1.attn.rel_pos_h'] = torch.ones(31, 64)
+    torch.save(trunk, tmp_path / 'in.pt')
+    args = [str(tmp_path / 'in.pt'), str(tmp_path / 'out.pt'), '--to', 'timm']
+    assert tool.main(args) == 0
+
+
+def test_weights_that_are_no_numbers_are_pointed_out(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    broken = state()
+    broken['blocks.0.norm1.bias'][0] = float('nan')
+    torch.save(broken, tmp_path / 'in.pt')
+    args = [str(tmp_path / 'in.pt'), str(tmp_path / 'out.pt'), '--to', 'timm']
+    with pytest.warns(UserWarning, match='NaN or infinity: blocks.0.norm1.bias'):
+        assert tool.main(args) == 0
+    assert 'NOT FINITE  blocks.0.norm1.bias' in capsys.readouterr().out

@@ -171,10 +171,10 @@ class EVAViT(BaseModule):
                 f"EVAViT: init_cfg={self.init_cfg} is not supported; use type='Pretrained' or "
                 "leave init_cfg out and choose weight_init='finetune' or 'pretrain'."
             )
-        if not options or options.get('allow_missing') or options.get('allow_partial'):
+        if not self.init_cfg or options.get('allow_missing') or options.get('allow_partial'):
             rule = init_pretrain if self.weight_init == 'pretrain' else init_finetune
             rule(self, self.arch)
-        if options:
+        if self.init_cfg:
             path = options.pop('checkpoint', None)
             check_options(options, load_checkpoint, 'EVAViT: init_cfg')
             report = load_checkpoint(self, path, **options)

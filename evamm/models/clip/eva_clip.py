@@ -107,7 +107,7 @@ class EVACLIP(BaseModel):
             self.logit_scale.fill_(self.first_scale)
             if self.logit_bias is not None:
                 self.logit_bias.fill_(self.first_bias)
-        if options:
+        if self.init_cfg:
             path = options.pop('checkpoint', None)
             check_options(options, load_checkpoint, 'EVACLIP: init_cfg')
             report = load_checkpoint(self, path, **options)

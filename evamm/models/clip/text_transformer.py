@@ -74,7 +74,7 @@ class CLIPTextTransformer(BaseModule):
                 "type='Pretrained' or leave init_cfg out."
             )
         self._draw_weights()
-        if options:
+        if self.init_cfg:
             path = options.pop('checkpoint', None)
             check_options(options, load_text_checkpoint, 'CLIPTextTransformer: init_cfg')
             report = load_text_checkpoint(self, path, **options)
