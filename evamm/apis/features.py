@@ -67,7 +67,8 @@ class FeatureExtractor:
             Tensor with the leading axis B, on the CPU; a tuple of these for `blocks`.
         """
         transform = ImageTransform(self.config, channel_order)
-        preprocessor = self.model.data_preprocessor
+        device = next(self.model.parameters()).device
+        preprocessor = transform.data_preprocessor.to(device)
 
         def encode(images: list[Tensor]) -> tuple[Tensor, ...]:
             if images:

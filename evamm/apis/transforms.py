@@ -15,12 +15,21 @@ from evamm.apis.images import ImageInput, ImageSource, load_image
 LOADING_TRANSFORMS = tuple(
     f'{scope}LoadImageFromFile' for scope in ('', 'evamm.', 'mmpretrain.', 'mmcv.')
 )
-_TEXT_TRANSFORMS = ('ChooseText', 'TokenizeText')
+# What an image alone has no use for: captions, masks and the targets of pre-training.
+_EXTRA_TRANSFORMS = (
+    'BlockMasking',
+    'ChooseText',
+    'EvenMasking',
+    'LoadTeacherFeatures',
+    'RandomMasking',
+    'TokenizeText',
+)
+_EXTRA_PACKING = ('PackMIMInputs', 'PackPairInputs')
 _SIZED_TRANSFORMS = {'ResizeEdge': 'scale', 'Resize': 'scale', 'CenterCrop': 'crop_size'}
 
 
 def test_pipeline(config: Config) -> list[ConfigDict]:
-    """The transforms of `config.test_dataloader.dataset.pipeline` after image loading.
+    """The image transforms of `config.test_dataloader.dataset.pipeline` after loading.
 
     Raises:
         ValueError: The config has no such pipeline.
@@ -33,10 +42,9 @@ def test_pipeline(config: Config) -> list[ConfigDict]:
             'prepare an image for its model. Inherit a file of configs/_base_/datasets.'
         ) from None
     steps = [step for step in pipeline if step['type'] not in LOADING_TRANSFORMS]
-    # An image alone has no caption.
-    steps = [step for step in steps if _base_type(step) not in _TEXT_TRANSFORMS]
+    steps = [step for step in steps if _base_type(step) not in _EXTRA_TRANSFORMS]
     return [
-        ConfigDict(type='PackInputs') if _base_type(step) == 'PackPairInputs' else step
+        ConfigDict(type='PackInputs') if _base_type(step) in _EXTRA_PACKING else step
         for step in steps
     ]
 
@@ -87,6 +95,10 @@ class ImageTransform:
             raise ValueError('The config has no data_preprocessor, which holds the mean and std.')
         preprocessor = copy.deepcopy(preprocessor)
         preprocessor.setdefault('type', 'ClsDataPreprocessor')
+        if _base_type(preprocessor) == 'SelfSupDataPreprocessor':  # takes views and masks
+            keys = ('mean', 'std', 'to_rgb')
+            preprocessor = {key: preprocessor[key] for key in keys if key in preprocessor}
+            preprocessor['type'] = 'ClsDataPreprocessor'
         # The batch augmentations of training need the number of classes and are not wanted here.
         preprocessor.pop('batch_augments', None)
         self.channel_order = channel_order

@@ -94,3 +94,15 @@ def test_incomplete_config_is_explained(config: Config, key: str, words: str) ->
     config.pop(key)
     with pytest.raises(ValueError, match=words):
         ImageTransform(config)
+
+
+def test_pre_training_configs_prepare_images_too(config: Config, photos: Path) -> None:
+    """Without the masks, and with the same mean and deviation."""
+    expected = get_transforms(config)(photos / 'cat.png')
+    config.test_dataloader.dataset.pipeline[-1:] = [
+        dict(type='evamm.RandomMasking', input_size=4, mask_ratio=0.5),
+        dict(type='evamm.PackMIMInputs'),
+    ]
+    config.data_preprocessor.type = 'SelfSupDataPreprocessor'
+    config.data_preprocessor.pop('num_classes')
+    assert torch.equal(get_transforms(config)(photos / 'cat.png'), expected)
