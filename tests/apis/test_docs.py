@@ -15,6 +15,7 @@ from evamm.apis.batches import take_batch
 from evamm.apis.model_index import find_entry
 from evamm.checkpoints import write_checkpoint
 from evamm.checkpoints.download import cache_path
+from evamm.models.clip.predictors import build_predictor
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOWERS = ('daisy', 'dandelion', 'rose', 'sunflower', 'tulip')
@@ -46,6 +47,56 @@ def test_inference_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         'bird.JPEG',
         'cat.JPEG',
     }
+
+
+def test_zero_shot_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is printed, on a copy of the released model with small towers."""
+    name = 'eva02-clip-b-p16_3rdparty_merged2b-s8b'
+    monkeypatch.setenv('EVAMM_HOME', str(tmp_path))
+    (tmp_path / 'demo').symlink_to(ROOT / 'demo')
+    monkeypatch.chdir(tmp_path)
+    small = dict(
+        backbone=dict(arch=dict(embed_dims=32, depth=2, num_heads=2)),
+        text=dict(arch=dict(width=32, depth=2, num_heads=2)),
+    )
+    config = Config.fromfile(find_entry(name).config)
+    for part in small:
+        config.model[part].pop('arch')
+    config.merge_from_dict({'model': small})
+    torch.manual_seed(0)
+    model = evamm.get_model(config)
+    torch.nn.init.normal_(model.text.token_embedding.weight)
+    write_checkpoint(model.state_dict(), tmp_path / 'weights.pth')
+    build = evamm.get_model
+
+    def get_small(wanted: str, pretrained: bool) -> torch.nn.Module:
+        assert (wanted, pretrained) == (name, True)
+        return build(config, tmp_path / 'weights.pth')
+
+    monkeypatch.setattr(evamm, 'get_model', get_small, raising=False)
+    *blocks, classes, recall = python_blocks('zero_shot.md')
+    assert len(blocks) == 4
+    scope: dict = {}
+    for block in blocks:
+        exec(block, scope)
+    assert {result['pred_class'] for result in scope['results']} <= {
+        'a photo of a cat',
+        'a photo of a bird',
+    }
+    assert scope['images'].shape == (2, 512)
+    assert scope['texts'].shape == (3, 512)
+    assert scope['cosines'].shape == (2, 3)
+    assert sorted(path.name for path in Path('out').iterdir()) == [
+        'bird.png',
+        'cat.png',
+        'gallery.png',
+    ]
+    for block in (classes, recall):
+        (tmp_path / 'settings.py').write_text(block)
+        settings = Config.fromfile(tmp_path / 'settings.py')
+        assert build_predictor(settings.model.test_cfg) is not None
+    base = Config.fromfile(ROOT / 'configs/_base_/datasets/flickr30k_retrieval.py')
+    assert settings.test_evaluator.to_dict() == base.test_evaluator.to_dict()
 
 
 @pytest.fixture
