@@ -237,6 +237,7 @@ def test_pair_starts_from_a_pretrained_trunk_and_a_text_tower(
     assert found['logit_scale'].exp() == pytest.approx(1 / 0.07)
     log = '\n'.join(lines)
     assert 'missing   text_projection  [text-projection: starts fresh' in log
+    assert 'head and logit_scale start fresh' in log
     assert 'mask_token, lm_head.weight, lm_head.bias  [mim-extras' in log
     assert ('blocks.0.attn.norm.weight' in log) == bool(inner_norms)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from evamm.checkpoints import load_checkpoint
+from evamm.checkpoints import from_evamm, load_checkpoint, to_evamm
 from evamm.models.clip import EVACLIP
 
 from . import formula
@@ -89,6 +89,18 @@ def test_pair(name: str, tmp_path: Path) -> None:
     assert [entry[0] for entry in report.resized] == resized
     for output, value in errors(name, model).items():
         assert value < TOLERANCE, output
+
+
+@pytest.mark.parametrize('name', [name for name in CASES if 'state' in CASES[name]])
+def test_export_has_the_official_names(name: str) -> None:
+    """Every tensor of the official model, RoPE tables of its grid included."""
+    state = formula.state_dict(CASES[name]['state'])
+    head_dims = ARCHS[name]['embed_dims'] // ARCHS[name]['num_heads']
+    written = from_evamm(to_evamm(state), 'official', head_dims=head_dims)
+    assert {key: list(value.shape) for key, value in written.items()} == CASES[name]['state']
+    assert all(
+        torch.equal(value, state[key]) for key, value in written.items() if 'rope' not in key
+    )
 
 
 # ---- the comparison notices the mistakes that a text tower invites ------------------------------

@@ -107,6 +107,8 @@ class EVACLIP(BaseModel):
             self.logit_scale.fill_(self.first_scale)
             if self.logit_bias is not None:
                 self.logit_bias.fill_(self.first_bias)
+        if not self.init_cfg:
+            print_log('CLIP: head and logit_scale start fresh', logger='current')
         if self.init_cfg:
             path = options.pop('checkpoint', None)
             check_options(options, load_checkpoint, 'EVACLIP: init_cfg')
