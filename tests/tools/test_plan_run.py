@@ -79,6 +79,42 @@ def test_sharding_is_used_when_the_states_do_not_fit(tool):
     assert recipe.plan(1, memory=16, rate=1e15, mfu=0.5) is None
 
 
+def test_pairs_are_split_into_parts_and_their_logits_count(tool):
+    recipe = tool.Recipe.from_config(
+        ROOT / 'configs/eva_clip/eva02_clip_base_p16_64xb2048_merged2b.py'
+    )
+    assert recipe.total_batch == 131072 and recipe.images == 61036 * 131072
+    # 20.5 G in published tables, where the last block computes tokens that nobody reads.
+    assert 19e9 < recipe.macs < 20.5e9
+    # One process would need the cosines of all pairs: 16 x 131072^2 bytes are 256 GiB.
+    assert recipe.logits(1) == 256 * 2**30
+    assert recipe.plan(1, memory=139, rate=1e15, mfu=0.5) is None
+    plan = recipe.plan(8, memory=139, rate=1e15, mfu=0.5)
+    assert plan.batch_size * plan.accumulation * 8 == 131072 and plan.accumulation > 1
+    assert f'train_dataloader.batch_size={131072 // 8}' in plan.command
+    assert f'micro_batch_size={plan.batch_size}' in plan.command
+    assert 'accumulative_counts' not in plan.command
+    # Parts cost one more forward pass: 5 instead of 4 with recomputation.
+    whole = recipe.plan(64, memory=1000, rate=1e15, mfu=0.5)
+    assert whole.accumulation == 1
+    assert plan.days * 8 / (whole.days * 64) == pytest.approx(5 / 4)
+
+
+def test_patch_dropout_halves_the_work_of_the_image_tower(tool):
+    name = 'eva02_clip_enormous_p14_144xb800_laion2b'
+    recipe = tool.Recipe.from_config(ROOT / f'configs/eva_clip/{name}.py')
+    assert recipe.tokens == 129
+    assert recipe.macs == pytest.approx(1132e9 / 2 + 23e9, rel=0.02)
+
+
+def test_a_frozen_trunk_only_runs_forward(tool):
+    name = 'eva_giant_p14_clip_linear_probe_8xb400_in1k_224px'
+    recipe = tool.Recipe.from_config(ROOT / f'configs/eva/{name}.py')
+    assert recipe.frozen and recipe.trained == 1_409_000
+    assert recipe.flops(1) == 2 * recipe.macs * recipe.images
+    assert recipe.activations(1) == tool.saved_bytes(recipe.arch, 257)
+
+
 def test_the_table_of_the_docs_is_up_to_date():
     done = subprocess.run([sys.executable, TOOL, '--check'], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

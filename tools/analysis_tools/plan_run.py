@@ -20,6 +20,8 @@ from evamm.registry import MODELS  # isort: skip  (first: it makes the libraries
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from evamm.models.clip_variants import CONTEXT_LENGTH as TEXT_TOKENS
+from evamm.models.clip_variants import TextArch
 from evamm.models.flops import count_macs
 from evamm.models.variants import EVAArch, resolve_arch
 
@@ -46,14 +48,21 @@ class Plan:
     states: int
     activations: int
     days: float
+    pairs: bool = False  # parts of a batch whose loss is that of the whole, not accumulation
 
     @property
     def command(self) -> str:
         """Options to add to the training command."""
-        options = [
-            f'train_dataloader.batch_size={self.batch_size}',
-            f'optim_wrapper.accumulative_counts={self.accumulation}',
-        ]
+        if self.pairs:
+            options = [
+                f'train_dataloader.batch_size={self.batch_size * self.accumulation}',
+                f'model.train_cfg.micro_batch_size={self.batch_size}',
+            ]
+        else:
+            options = [
+                f'train_dataloader.batch_size={self.batch_size}',
+                f'optim_wrapper.accumulative_counts={self.accumulation}',
+            ]
         if self.sharded:
             options.append('model_wrapper_cfg.type=evamm.FSDP2')
         return ' '.join(options)
@@ -73,6 +82,8 @@ class Recipe:
     macs: int
     total_batch: int
     images: int
+    text: TextArch | None = None
+    frozen: bool = False
 
     @classmethod
     def from_config(cls, path: Path, images: int | None = None) -> 'Recipe':
@@ -103,15 +114,19 @@ class Recipe:
         trunk = model.backbone
         hooks = [hook.get('type', '') for hook in cfg.get('custom_hooks') or []]
         head = cfg.model.get('head') or {}
+        pair = cfg.model.type == 'evamm.EVACLIP'
+        patches = trunk.grid_size[0] * trunk.grid_size[1]
         return cls(
             name=Path(path).stem,
             arch=resolve_arch(backbone['arch']),
-            tokens=1 + trunk.grid_size[0] * trunk.grid_size[1],
+            tokens=1 + int(patches * (1 - backbone.get('patch_dropout', 0))),
             params=sum(p.numel() for p in model.parameters()),
             trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
             averaged=any('EMAHook' in hook for hook in hooks),
             recomputes=bool(backbone.get('with_cp', False)),
-            macs=count_macs(
+            macs=model.train().count_macs((1, 3, *trunk.img_size))
+            if pair
+            else count_macs(
                 backbone['arch'],
                 trunk.img_size,
                 trunk.patch_size,
@@ -119,6 +134,8 @@ class Recipe:
             ),
             total_batch=total_batch,
             images=images,
+            text=model.text.arch if pair else None,
+            frozen=not any(p.requires_grad for p in trunk.parameters()),
         )
 
     def states(self, gpus: int, sharded: bool) -> int:
@@ -131,11 +148,24 @@ class Recipe:
         return kept // gpus + 2 * block * (4 + 2) + 4 * block
 
     def activations(self, images: int) -> int:
-        """Bytes kept for the backward pass."""
+        """Bytes kept for the backward pass; of a frozen trunk those of the block that computes."""
         block = saved_bytes(self.arch, self.tokens)
-        residual = 4 * self.tokens * self.arch.embed_dims
-        kept = self.arch.depth * residual + block if self.recomputes else self.arch.depth * block
+        if self.frozen:
+            return images * block
+        kept = _kept(self.arch.depth, block, self.tokens, self.arch.embed_dims, self.recomputes)
+        if self.text is not None:
+            text = TEXT_TOKENS * self.text.width * (4 * 2 + 2 * (7 + 2 * 4))
+            kept += _kept(self.text.depth, text, TEXT_TOKENS, self.text.width, self.recomputes)
         return images * kept
+
+    def logits(self, gpus: int) -> int:
+        """Bytes of the cosines of own images and texts with all others, and their softmax."""
+        return 0 if self.text is None else 16 * self.total_batch**2 // gpus
+
+    def flops(self, parts: int) -> float:
+        """Operations of the whole run, with what is computed again."""
+        passes = 1 if self.frozen else 3 + self.recomputes + (self.text is not None and parts > 1)
+        return 2 * self.macs * passes * self.images
 
     def plan(self, gpus: int, memory: float, rate: float, mfu: float) -> Plan | None:
         """The largest batch per GPU that fits; None if not even one image does.
@@ -146,21 +176,23 @@ class Recipe:
             rate: FLOP/s of large matrix products of one GPU.
             mfu: Share of it that training reaches.
         """
-        flops = 2 * self.macs * 3 * self.images * (4 / 3 if self.recomputes else 1)
-        days = flops / (gpus * rate * mfu) / 86400
-        room = memory * GIB * USABLE
+        room = memory * GIB * USABLE - self.logits(gpus)
+        if self.total_batch % gpus:
+            return None
         for sharded in (False, True) if gpus > 1 else (False,):
             states = self.states(gpus, sharded)
             for batch in sorted(_divisors(self.total_batch // gpus), reverse=True):
                 if states + self.activations(batch) <= room:
+                    parts = self.total_batch // gpus // batch
                     return Plan(
                         gpus=gpus,
                         sharded=sharded,
                         batch_size=batch,
-                        accumulation=self.total_batch // gpus // batch,
+                        accumulation=parts,
                         states=states,
-                        activations=self.activations(batch),
-                        days=days,
+                        activations=self.activations(batch) + self.logits(gpus),
+                        days=self.flops(parts) / (gpus * rate * mfu) / 86400,
+                        pairs=self.text is not None,
                     )
         return None
 
@@ -187,6 +219,11 @@ def saved_bytes(arch: EVAArch, tokens: int) -> int:
     """Bytes that one block keeps of one image for its backward pass, under bfloat16 autocast."""
     single, half = saved_elements(arch)
     return tokens * (4 * single + 2 * half)
+
+
+def _kept(depth: int, block: int, tokens: int, width: int, recomputes: bool) -> int:
+    """Bytes that a tower keeps of one sample: every block's, or their inputs and one block's."""
+    return depth * 4 * tokens * width + block if recomputes else depth * block
 
 
 def default_mfu(width: int) -> float:
@@ -239,7 +276,7 @@ def table(memory: float, rate: float) -> str:
                 kind = ' FSDP' if plan.sharded else ''
                 how = f'{plan.batch_size} x {plan.accumulation}{kind}, {size}, {_days(plan.days)}'
             cells.append(how)
-        exaflops = 6 * recipe.macs * recipe.images / 1e18
+        exaflops = (2 if recipe.frozen else 6) * recipe.macs * recipe.images / 1e18
         name = f'`{recipe.name}`' + (' (recomputes)' if recipe.recomputes else '')
         lines.append(
             f'| {name} | {recipe.total_batch} | {recipe.images / 1e6:.1f} M | {exaflops:.3g} E | '
@@ -305,7 +342,8 @@ def main() -> int:
         print(f'One image does not fit into {args.memory:g} GiB: use more GPUs, or with_cp=True.')
         return 1
     print(f'Plan for {plan.gpus} GPUs')
-    print(f'  images per GPU             {plan.batch_size} x {plan.accumulation} accumulated')
+    parts = 'parts' if plan.pairs else 'accumulated'
+    print(f'  images per GPU             {plan.batch_size} x {plan.accumulation} {parts}')
     kind = 'FSDP' if plan.sharded else 'DDP' if plan.gpus > 1 else 'none'
     memory = f'{_size(plan.states)} + {_size(plan.activations)} activations'
     print(f'  parallel training          {kind}')
