@@ -94,20 +94,22 @@ def test_from_a_teacher_to_every_model(call, digits, capsys):
     assert f'mim/cosine: {cosines[-1]:.4f}' in capsys.readouterr().out
 
     # Classification, by the path alone.
-    tuned = Config.fromfile(REPO / 'configs/digits/eva02_tiny_digits.py')
-    tuned.model.backbone.update(img_size=40, patch_size=8)
-    tuned.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path))
-    tuned.merge_from_dict({'data_preprocessor.num_classes': 10})
-    tuned.train_dataloader.dataset.pipeline[2].scale = 40
-    for loader in (tuned.val_dataloader, tuned.test_dataloader):
-        loader.dataset.pipeline[1].scale = loader.dataset.pipeline[2].crop_size = 40
-    tuned.dump('tuned.py')
+    tuned = REPO / 'configs/digits/eva02_tiny_digits.py'
     options = [*NO_WORKERS, 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=1']
-    assert call('train', 'tuned.py', '--cfg-options', *options, 'param_scheduler.warmup=1') == 0
-    assert (digits / 'work_dirs/tuned/epoch_1.pth').is_file()
+    options += ['model.backbone.init_cfg.type=Pretrained']
+    options += [f'model.backbone.init_cfg.checkpoint={path}']
+    options += ['model.backbone.img_size=40', 'model.backbone.patch_size=8']
+    for loader in ('val_dataloader', 'test_dataloader'):
+        options += [f'{loader}.dataset.pipeline.1.scale=40']
+        options += [f'{loader}.dataset.pipeline.2.crop_size=40']
+    options += ['train_dataloader.dataset.pipeline.2.scale=40', 'param_scheduler.warmup=1']
+    assert call('train', tuned, '--cfg-options', *options) == 0
+    assert (digits / 'work_dirs/eva02_tiny_digits/epoch_1.pth').is_file()
+    log = next((digits / 'work_dirs/eva02_tiny_digits').glob('*/*.log')).read_text()
+    assert f'Trunk from {path}' in log
 
     # Features, and the image tower of a second CLIP.
-    trunk = EVAViT(tuned.model.backbone.arch, img_size=40, patch_size=8)
+    trunk = EVAViT(dict(embed_dims=128, depth=6, num_heads=2), img_size=40, patch_size=8)
     report = load_checkpoint(trunk, path)
     assert {rule for _, rule, _ in report.dropped} == {'mim-extras'} and not report.missing
     clip = build_clip(path)
