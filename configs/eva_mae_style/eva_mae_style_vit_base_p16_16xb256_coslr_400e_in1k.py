@@ -23,7 +23,6 @@ model = dict(
     type='evamm.MAEPretrainer',
     backbone=_base_.vit_base,
     decoder=dict(embed_dims=512, depth=8, num_heads=16),
-    mask_ratio=0.75,
     teacher=dict(
         type='evamm.OpenCLIPTeacher',
         model='ViT-B-16-quickgelu',

@@ -66,9 +66,11 @@ class FlopMeter:
     def _on_part(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if self.active:
             x = args[0] if args else next(iter(kwargs.values()))
-            key = (module, tuple(x.shape))
+            keep = kwargs.get('keep')  # a trunk that runs some of its patches (MAE)
+            options = {} if keep is None else {'kept_patches': keep.shape[1]}
+            key = (module, tuple(x.shape), *options.values())
             if key not in self._macs:
-                self._macs[key] = module.count_macs(tuple(x.shape))
+                self._macs[key] = module.count_macs(tuple(x.shape), **options)
             self._add(module, self._macs[key])
 
     def _on_leaf(self, module: nn.Module, args: tuple, out: Tensor) -> None:

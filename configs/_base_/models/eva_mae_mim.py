@@ -12,7 +12,6 @@ model = dict(
     type='evamm.MAEPretrainer',
     backbone=dict(type='evamm.EVAViT', arch='eva-large', img_size=224),
     decoder=dict(embed_dims=512, depth=4, num_heads=16),
-    mask_ratio=0.75,
     teacher=dict(
         type='evamm.CLIPTeacher',
         arch='eva-clip-giant',

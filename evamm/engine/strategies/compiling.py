@@ -1,5 +1,6 @@
 """torch.compile for the repeated blocks of a model."""
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,8 @@ def compile_blocks(
     or after sharding, and blocks may be recomputed in the backward pass.
 
     Args:
-        model: Model, wrapped for distributed training or not.
+        model: Model, wrapped for distributed training or not. Teachers that it holds as
+            ``frozen_parts`` are compiled too.
         blocks: Names of the modules to compile; None finds them, see :func:`find_blocks`.
         fullgraph: Stop with an error if a block is not one graph.
         options: ``mode`` (``'reduce-overhead'`` for CUDA graphs), ``backend``, ``dynamic`` and
@@ -46,10 +48,13 @@ def compile_blocks(
             f'compile: unknown key {", ".join(sorted(unknown))}; known are blocks, fullgraph, '
             f'{", ".join(_OPTIONS)}.'
         )
-    found = find_blocks(model, blocks)
+    found = list(find_blocks(model, blocks).values())
+    for part in getattr(model, 'frozen_parts', ()):  # run in every step, but are no sub-modules
+        with contextlib.suppress(ConfigError):  # a teacher without such blocks
+            found += find_blocks(part).values()
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, _RECOMPILE_LIMIT)
-    for block in found.values():
+    for block in found:
         block.compile(fullgraph=fullgraph, **options)
     print_log(
         f'{len(found)} blocks are compiled when they are called first, equal ones once.', 'current'

@@ -317,8 +317,14 @@ class EVAViT(BaseModule):
             return patches.transpose(1, 2).unflatten(2, grid)  # [B, D, h, w]
         return self.fc_norm(patches.mean(dim=1))  # [B, D]
 
-    def count_macs(self, input_shape: Sequence[int]) -> int:
-        """Multiply-accumulates of a forward pass (all blocks) for an input [B, C, H, W]."""
+    def count_macs(self, input_shape: Sequence[int], kept_patches: int | None = None) -> int:
+        """Multiply-accumulates of a forward pass (all blocks) for an input [B, C, H, W].
+
+        Args:
+            input_shape: Of the images.
+            kept_patches: How many patches run, if ``forward`` is told which; None for all but
+                those that patch dropout leaves out.
+        """
         rows, columns = (side // self.patch_size for side in input_shape[-2:])
         return input_shape[0] * count_macs(
             self.arch,
@@ -328,7 +334,7 @@ class EVAViT(BaseModule):
             class_token=self.cls_token is not None,
             window_size=self.window_size,
             windowed_blocks=sum(block.window_size > 0 for block in self.blocks),
-            kept_patches=self._kept_patches(rows * columns),
+            kept_patches=kept_patches or self._kept_patches(rows * columns),
             pooled=self.out_type == 'cls_token',
         )
 

@@ -10,7 +10,6 @@ from evamm.engine.errors import ConfigError
 from evamm.registry import MODELS
 
 from ..backbones.weight_init import sincos_pos_embed
-from ..flops import count_macs
 from ..heads import CLIPTargetHead
 from ..layers import Block, LayerNorm
 from ..layers.linear import Linear
@@ -39,8 +38,6 @@ class MAEPretrainer(MaskedPretrainer):
         decoder: ``embed_dims``, ``depth`` and ``num_heads``.
         target_dims: Width T of a target; None for the teacher's.
         teacher: Config of the teacher; None when the samples bring their targets.
-        mask_ratio: Share of the patches that the masks of the pipeline remove, for counting
-            arithmetic; the masks themselves decide.
         data_preprocessor, init_cfg: See :class:`MaskedPretrainer`.
     """
 
@@ -50,7 +47,6 @@ class MAEPretrainer(MaskedPretrainer):
         decoder: Mapping,
         target_dims: int | None = None,
         teacher: Mapping | Teacher | None = None,
-        mask_ratio: float = 0.75,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
@@ -74,9 +70,6 @@ class MAEPretrainer(MaskedPretrainer):
                 f'model.target_dims={target_dims}, but the teacher gives '
                 f'{self.teacher.target_dims} numbers per patch.'
             )
-        if not 0 < mask_ratio < 1:
-            raise ConfigError(f'model.mask_ratio={mask_ratio} must lie between 0 and 1.')
-        self.mask_ratio = mask_ratio
 
         dims = decoder['embed_dims']
         height, width = self.backbone.grid_size
@@ -159,17 +152,3 @@ class MAEPretrainer(MaskedPretrainer):
         predictions = self.decoder_pred(self._predict(images, masks, masked))
         cosines = self.decoder_pred.cosine(predictions, targets)
         return self.with_cosines(data_samples, cosines, masked.counts)
-
-    def count_macs(self, input_shape: Sequence[int]) -> int:
-        """Multiply-accumulates of a forward pass of images [B, C, H, W], without the teacher."""
-        trunk = self.backbone
-        patches = (input_shape[-2] // trunk.patch_size) * (input_shape[-1] // trunk.patch_size)
-        visible = patches - round(patches * self.mask_ratio)
-        encoder = count_macs(
-            trunk.arch, tuple(input_shape[-2:]), trunk.patch_size, kept_patches=visible
-        )
-        dims, target = self.decoder_pred.in_features, self.decoder_pred.out_features
-        tokens = 1 + patches
-        block = 12 * tokens * dims**2 + 2 * tokens**2 * dims
-        decoder = (1 + visible) * trunk.embed_dims * dims + len(self.decoder_blocks) * block
-        return input_shape[0] * (encoder + decoder + (patches - visible) * dims * target)

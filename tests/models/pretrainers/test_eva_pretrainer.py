@@ -9,10 +9,13 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models.utils import TwoNormDataPreprocessor
 from mmpretrain.structures import DataSample
+from torch.utils.flop_counter import FlopCounterMode
 
 from evamm.checkpoints import load_checkpoint
 from evamm.engine.errors import ConfigError
+from evamm.engine.flop_meter import FlopMeter
 from evamm.engine.hooks.ema import ForeachEMA
+from evamm.engine.strategies import compile_blocks
 from evamm.models import EVAPretrainer, EVAViT, MAEPretrainer
 from evamm.models.pretrainers.masked_tokens import masked_tokens, stack_masks
 from evamm.models.teachers.base import CLIP_MEAN, CLIP_STD
@@ -341,3 +344,35 @@ def test_mistakes_in_the_data():
         other.loss(IMAGES, samples(1, 1, 1))
     with pytest.raises(ConfigError, match='same number of patches visible'):
         build_mae().loss(IMAGES, samples(12, 12, 11))
+
+
+def test_the_teacher_is_compiled_with_the_student():
+    """97 % of the arithmetic of a tiny student is the teacher's."""
+    model = build()
+    expected = model.loss(IMAGES, samples(5, 0, 9))['loss']
+    assert compile_blocks(model, backend='eager') == 4
+    assert all(block._compiled_call_impl is not None for block in model.teacher.backbone.blocks)
+    torch.testing.assert_close(model.loss(IMAGES, samples(5, 0, 9))['loss'], expected)
+
+
+def test_arithmetic_of_a_step():
+    """Trunk and head of the student are counted, the head for masked tokens only."""
+    model = build()
+    meter = FlopMeter(model)
+    meter.active = True
+    model(IMAGES, samples(5, 0, 9), mode='loss')
+    trunk = model.backbone.count_macs((3, 3, 32, 32))
+    assert meter.take()[0] == 6 * (trunk + 14 * 32 * 12)
+
+    mae = build_mae()
+    meter = FlopMeter(mae)
+    meter.active = True
+    with FlopCounterMode(display=False) as counter:
+        mae(IMAGES, samples(12, 12, 12), mode='loss')
+    teacher = mae.teacher.backbone.count_macs((3, 3, 32, 32)) + 3 * 16 * 16 * 12
+    # Products of queries, keys and values: the meter counts those of trunks, the counter none.
+    attention = {'trunk': 3 * 2 * 2 * 5**2 * 32, 'teacher': 3 * 2 * 2 * 17**2 * 16}
+    # Nor does the meter see how the decoder computes queries, keys and values in one product.
+    packed = 3 * 17 * 3 * 16**2
+    found = meter.take()[0] / 6 + packed + teacher - sum(attention.values())
+    assert found == counter.get_total_flops() / 2
