@@ -63,9 +63,9 @@ def _is_their_own(model: Any) -> bool:
 
 def _make_way(hub: type, ours: dict[str, Any]) -> None:
     """Lets mmpretrain list its own models, which it does late and only if no name is taken."""
-    original = getattr(
-        hub._register_mmpretrain_models, '_evamm_original', hub._register_mmpretrain_models
-    )
+    before = hub._register_mmpretrain_models
+    original = getattr(before, '_evamm_original', before)
+    ours = {**getattr(before, '_evamm_models', {}), **ours}  # of another index
 
     @functools.wraps(original)
     def register(cls: type) -> None:
@@ -80,6 +80,7 @@ def _make_way(hub: type, ours: dict[str, Any]) -> None:
                 known.setdefault(name, ours[name])
 
     register._evamm_original = original
+    register._evamm_models = ours
     hub._register_mmpretrain_models = classmethod(register)
 
 
