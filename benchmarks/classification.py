@@ -6,10 +6,14 @@ Outputs and input gradients are compared first; if they differ nothing is timed.
 
 - forward: logits of a batch, in evaluation mode, without autograd;
 - train: forward, cross entropy, backward and a step of fused AdamW (two parameter groups, weight
-  decay on matrices only; the same for every peer), gradients freed.
+  decay on matrices only; the same for every peer), gradients freed;
+- memory: the most that a training step holds besides weights and optimizer state (the table has
+  megabytes instead of milliseconds).
 
 Data loading and normalisation are not part of it. Prints a markdown table: median milliseconds of
 evamm, and for each peer the median (and quartiles) over the rounds of its time divided by evamm's.
+On a CPU it also prints the rate of evamm's arithmetic as a share of the rate of the trunk's matrix
+products alone, measured in the same rounds.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import platform
 import statistics
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,9 +31,10 @@ from torch import Tensor, nn
 from evamm.models.layers import linear
 
 from .peers import PEERS, VERSIONS, Work
-from .timing import Ratio, interleave
+from .timing import Ratio, interleave, peak_memory
 
 MODELS = ('tiny@224', 'tiny@336', 'small@224', 'base@224')
+MODES = ('forward', 'train', 'memory')
 # Images per step where --batch does not say: one CPU thread, or a data-centre GPU.
 CPU_BATCH = {'tiny': 4, 'small': 2, 'base': 1, 'large': 1}
 CUDA_BATCH = {'tiny': 256, 'small': 256, 'base': 128, 'large': 64}
@@ -124,6 +130,36 @@ def jobs_for(
     return {name: (forward if mode == 'forward' else train)(m) for name, m in models.items()}
 
 
+@dataclass(frozen=True)
+class Products:
+    """The matrix products of one block's linear layers, alone, by evamm's kernel."""
+
+    job: Callable[[], None]
+    flops: int
+    flops_of_forward: int
+
+
+def products_of(model: nn.Module, work: Work, batch: int, dtype: torch.dtype) -> Products:
+    """What the machine can do for shapes of this model; see the column of the table."""
+    backbone = model.backbone
+    linears = [m for m in backbone.blocks[0].modules() if isinstance(m, nn.Linear)]
+    weights = [module.weight.detach().to(dtype) for module in linears]
+    tokens = batch * (1 + backbone.grid_size[0] * backbone.grid_size[1])
+    pairs = [
+        (torch.randn(tokens, weight.shape[1], device=weight.device, dtype=dtype), weight)
+        for weight in weights
+    ]
+
+    def job() -> None:
+        with torch.inference_mode():
+            for x, weight in pairs:
+                linear.linear(x, weight)  # the products, in one block's order
+
+    flops = 2 * tokens * sum(weight.numel() for weight in weights)
+    shape = (batch, 3, work.img_size, work.img_size)
+    return Products(job, flops, 2 * backbone.count_macs(shape))
+
+
 def measure(work: Work, args: argparse.Namespace) -> list[str]:
     """Table rows of one model."""
     weights = random_weights(work)
@@ -136,12 +172,25 @@ def measure(work: Work, args: argparse.Namespace) -> list[str]:
     image, target = image.to(args.device), target.to(args.device)
     errors = check_equal(models, image[:2], target[:2])
     rows = []
+    others = [name for name in args.peers if name != 'evamm']
     for mode in args.modes:
         jobs = jobs_for(mode, models, image, target, DTYPES[args.dtype])
-        seconds = interleave(jobs, args.repeats, args.device)
-        others = [name for name in args.peers if name != 'evamm']
-        cells = [str(work), mode, str(batch), f'{1000 * statistics.median(seconds["evamm"]):.0f}']
-        cells += [str(Ratio.of(seconds[name], seconds['evamm'])) for name in others]
+        cells = [str(work), mode, str(batch)]
+        if mode == 'memory':
+            held = {name: peak_memory(job, args.device) for name, job in jobs.items()}
+            cells.append(f'{held["evamm"] / 1e6:.0f} MB')
+            cells += [f'{held[name] / held["evamm"]:.2f}' for name in others]
+            cells.append('')
+        else:
+            rate = products_of(models['evamm'], work, batch, DTYPES[args.dtype])
+            jobs = {**jobs, 'products': rate.job}
+            seconds = interleave(jobs, args.repeats, args.device)
+            cells.append(f'{1000 * statistics.median(seconds["evamm"]):.0f}')
+            cells += [str(Ratio.of(seconds[name], seconds['evamm'])) for name in others]
+            # Of the same rounds: FLOPs per second of the whole work over those of the products.
+            work_flops = rate.flops_of_forward * (1 if mode == 'forward' else 3)
+            share = Ratio.of(seconds['products'], seconds['evamm']).scaled(work_flops / rate.flops)
+            cells.append(f'{100 * share.median:.0f} %')
         cells.append(f'{max(errors.values()):.0e}')
         rows.append('| ' + ' | '.join(cells) + ' |')
     return rows
@@ -171,9 +220,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=[Work.parse(text) for text in MODELS],
     )
     parser.add_argument('--peers', nargs='+', choices=tuple(PEERS), default=list(PEERS))
-    parser.add_argument(
-        '--modes', nargs='+', choices=('forward', 'train'), default=['forward', 'train']
-    )
+    parser.add_argument('--modes', nargs='+', choices=MODES, default=['forward', 'train'])
     parser.add_argument('--batch', type=int, help='images per step (default: by model and device)')
     parser.add_argument('--repeats', type=int, default=15, help='rounds (default: 15)')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
@@ -211,6 +258,7 @@ def main(argv: list[str] | None = None) -> None:
         'batch',
         'evamm ms',
         *(f'{name} / evamm' for name in others),
+        'of the products',
         'outputs differ by',
     ]
     print('| ' + ' | '.join(heads) + ' |')

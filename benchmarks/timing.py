@@ -50,6 +50,31 @@ def _cuda_seconds(job: Callable[[], object]) -> float:
     return start.elapsed_time(stop) / 1000
 
 
+def peak_memory(job: Callable[[], object], device: str) -> int:
+    """Bytes that ``job`` holds at most, beyond what was held before it.
+
+    On a CPU every allocation and release of PyTorch is added up in order (tensors; not the private
+    workspaces of matrix libraries). The job runs once before, so that lasting state exists.
+    """
+    job()
+    if device == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        job()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        job()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
+    held = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
 @dataclass(frozen=True)
 class Ratio:
     """Time of a peer over ours, round by round: median and quartiles. Above 1 we are faster."""
@@ -65,6 +90,9 @@ class Ratio:
             return cls(ratios[0], ratios[0], ratios[0])
         low, median, high = statistics.quantiles(ratios, n=4, method='inclusive')
         return cls(median, low, high)
+
+    def scaled(self, factor: float) -> 'Ratio':
+        return Ratio(self.median * factor, self.low * factor, self.high * factor)
 
     def __str__(self) -> str:
         return f'{self.median:.2f} ({self.low:.2f}-{self.high:.2f})'

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks import classification
 from benchmarks.peers import PEERS, Work
-from benchmarks.timing import Ratio, interleave
+from benchmarks.timing import Ratio, interleave, peak_memory
 from evamm.models.layers import linear
 
 
@@ -50,6 +50,26 @@ def test_jobs_take_turns() -> None:
     assert {name: len(values) for name, values in seconds.items()} == dict(a=3, b=3, c=3)
 
 
+def test_memory_is_the_most_that_is_held_at_once() -> None:
+    def job() -> None:
+        first = torch.empty(1000)
+        del first
+        second, third = torch.empty(2000), torch.empty(3000)
+        del second, third
+
+    assert 20000 <= peak_memory(job, 'cpu') < 24000
+
+
+def test_products_are_those_of_a_block() -> None:
+    work = Work('tiny', 56, num_classes=7)
+    model = PEERS['evamm'](work, classification.random_weights(work))
+    products = classification.products_of(model, work, 3, torch.float32)
+    # qkv, proj, w12 and w3 of 17 tokens and 3 images
+    assert products.flops == 2 * 3 * 17 * (192 * 192 * 4 + 192 * 512 * 3)
+    assert 12 * products.flops < products.flops_of_forward < 14 * products.flops
+    products.job()
+
+
 def test_ratio_is_taken_round_by_round() -> None:
     # A round during which the machine was busy slows both down and must not count.
     ratio = Ratio.of(theirs=[2.0, 20.0, 3.0], ours=[1.0, 10.0, 1.0])
@@ -62,7 +82,7 @@ def test_prints_a_table(capsys: pytest.CaptureFixture, monkeypatch: pytest.Monke
     threads = torch.get_num_threads()
     try:
         classification.main(
-            '--models tiny@56 --peers timm --repeats 1 --batch 1 --modes forward '
+            '--models tiny@56 --peers timm --repeats 1 --batch 1 --modes forward memory '
             '--default-kernels'.split()
         )
     finally:
@@ -72,6 +92,8 @@ def test_prints_a_table(capsys: pytest.CaptureFixture, monkeypatch: pytest.Monke
     cells = [cell.strip() for cell in lines[4].strip('|').split('|')]
     assert cells[:3] == ['tiny@56', 'forward', '1']
     assert float(cells[4].split()[0]) > 0
+    assert cells[5].endswith(' %') and float(cells[5].split()[0]) > 0
+    assert ' MB | ' in lines[5]
     assert not linear._USE_ONEDNN
 
 
