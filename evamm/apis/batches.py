@@ -1,6 +1,7 @@
 """The batch that a config's data pipeline would feed its model, turned back into pictures."""
 
 import copy
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +29,13 @@ def take_batch(
     training) of `config`, then undoes the normalisation.
 
     Args:
-        config: A classification config.
+        config: A classification or image-text config.
         split: 'train', 'val' or 'test'.
         count: Number of images, at most as many as the data set has.
         seed: Seed of the order and of the augmentation.
 
     Returns:
-        The pictures; captions hold the class names, or the mixture of two.
+        The pictures; captions hold the texts, or the class names, or the mixture of two.
 
     Raises:
         ValueError: The config has no such loader.
@@ -51,7 +52,9 @@ def take_batch(
     loader_config.update(
         batch_size=count, num_workers=0, persistent_workers=False, pin_memory=False, drop_last=False
     )
-    loader_config.sampler = dict(type='DefaultSampler', shuffle=True)
+    # Shards have an order of their own: all their samples cannot be shuffled.
+    if loader_config.sampler.get('type') != 'evamm.ShardSampler':
+        loader_config.sampler = dict(type='DefaultSampler', shuffle=True)
     loader_config.pop('batch_sampler', None)
     set_random_seed(seed)
     with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmpretrain'):
@@ -89,7 +92,9 @@ def _build_preprocessor(config: Config) -> nn.Module:
         config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     )
     settings.setdefault('type', 'ClsDataPreprocessor')
-    settings.setdefault('batch_augments', copy.deepcopy(config.model.get('train_cfg')))
+    train_cfg = config.model.get('train_cfg') or {}
+    if 'augments' in train_cfg:  # those of other models are not about pictures
+        settings.setdefault('batch_augments', copy.deepcopy(train_cfg))
     return MODELS.build(settings)
 
 
@@ -97,6 +102,10 @@ def _caption(sample: Any, classes: Sequence[str] | None) -> str:
     def name(label: int) -> str:
         return classes[label].split(',')[0] if classes is not None else f'class {label}'
 
+    text = sample.get('text')
+    if text:  # an image with its caption, or several
+        texts = [text] if isinstance(text, str) else list(text)
+        return '\n'.join(line for each in texts[:2] for line in textwrap.wrap(each, 34)[:2])
     labels = sample.get('gt_label')
     scores = sample.get('gt_score')
     if scores is not None and int(torch.count_nonzero(scores)) > 1:

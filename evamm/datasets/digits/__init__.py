@@ -5,9 +5,14 @@ One file per task; each adds a ``write_<task>(root, seed)`` to :data:`TASKS`.
 
 from .captions import write_captions
 from .classification import write_classification
+from .scene_classes import write_scene_classes
 from .source import CLASS_NAMES, DigitsUnavailableError, load_digits, stratified_split
 
-TASKS = {'captions': write_captions, 'classification': write_classification}
+TASKS = {
+    'captions': write_captions,
+    'classification': write_classification,
+    'scene_classes': write_scene_classes,
+}
 
 __all__ = [
     'CLASS_NAMES',
@@ -17,4 +22,5 @@ __all__ = [
     'stratified_split',
     'write_captions',
     'write_classification',
+    'write_scene_classes',
 ]

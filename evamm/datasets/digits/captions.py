@@ -140,7 +140,7 @@ def _write_test(folder: Path, pool: _Pool, rng: np.random.Generator) -> None:
 def _write_zero_shot(
     folder: Path, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray, seed: int
 ) -> None:
-    """Every held-out digit once, alone, in any colour and place."""
+    """Every held-out digit once, alone, in any colour."""
     for name in CLASS_NAMES:
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng([seed, 2])

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 SCENE_SIZE = 40
 WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
@@ -14,26 +15,26 @@ COLOURS = {
 }
 
 # Where the centre of a digit lies, in parts of the picture: (x, y).
-_PLACES = {
-    'in the middle': (0.5, 0.5),
-    'on the left': (0.26, 0.5),
-    'on the right': (0.74, 0.5),
-    'at the top': (0.5, 0.26),
-    'at the bottom': (0.5, 0.74),
+_CENTRES = {
+    'one': ((0.5, 0.5),),
+    'beside': ((0.26, 0.5), (0.74, 0.5)),
+    'stacked': ((0.5, 0.26), (0.5, 0.74)),
 }
+# Side of a digit in pixels; one that is alone is large.
+_SIDES = {'one': 34, 'beside': 20, 'stacked': 20}
 
 # Training and testing share their words, not their sentences.
 TRAIN_SENTENCES = {
     'one': (
         'a {first}',
         'a {digit}',
-        'a {first} {place}',
-        '{place} a {first}',
         'the number {digit}',
-        'the digit {digit} {place}',
+        'the digit {digit}',
         'the number {digit} in {colour}',
         'a picture of a {first}',
-        'there is a {digit} {place}',
+        'there is a {digit}',
+        'a large {first}',
+        'a large {digit} in {colour}',
     ),
     'beside': (
         'a {first} left of a {second}',
@@ -54,9 +55,9 @@ TRAIN_SENTENCES = {
 }
 TEST_SENTENCES = {
     'one': (
-        'a picture of a {first} {place}',
-        'there is a {first} {place}',
-        'the {colour} digit {digit} {place}',
+        'a picture of a large {first}',
+        'there is a large {first}',
+        'the {colour} digit {digit}',
     ),
     'beside': (
         'a {second} on the right and a {first} on the left',
@@ -73,7 +74,7 @@ TEST_SENTENCES = {
 ZERO_SHOT_SENTENCES = (
     'a picture of the number {}',
     'a picture of the digit {}',
-    'there is the number {} in the middle',
+    'there is the number {}',
 )
 
 
@@ -84,21 +85,18 @@ class Scene(NamedTuple):
         layout: 'one', 'beside' (left and right) or 'stacked' (top and bottom).
         digits: One or two digits; the left or upper one first.
         colours: Name of the colour of each.
-        place: Where a single digit is.
     """
 
     layout: str
     digits: tuple[int, ...]
     colours: tuple[str, ...]
-    place: str = 'in the middle'
 
 
 def draw_scene(rng: np.random.Generator, single: float = 0.6) -> Scene:
     """A random scene; ``single`` is the share of those with one digit."""
     names = list(COLOURS)
     if rng.random() < single:
-        place = list(_PLACES)[rng.integers(len(_PLACES))]
-        return Scene('one', (int(rng.integers(10)),), (names[rng.integers(len(names))],), place)
+        return Scene('one', (int(rng.integers(10)),), (names[rng.integers(len(names))],))
     layout = ('beside', 'stacked')[rng.integers(2)]
     digits = tuple(rng.integers(10, size=2).tolist())
     return Scene(layout, digits, tuple(names[i] for i in rng.integers(len(names), size=2)))
@@ -114,7 +112,6 @@ def describe(scene: Scene, sentence: str) -> str:
         digit=words[0],
         second_digit=words[-1],
         colour=scene.colours[0],
-        place=scene.place,
     )
     # What "a" becomes before a vowel.
     return text.replace('a eight', 'an eight')
@@ -131,16 +128,13 @@ def paint(scene: Scene, glyphs: list[np.ndarray], rng: np.random.Generator) -> n
     Returns:
         RGB, uint8 [40, 40, 3].
     """
-    centres = {
-        'one': [_PLACES[scene.place]],
-        'beside': [_PLACES['on the left'], _PLACES['on the right']],
-        'stacked': [_PLACES['at the top'], _PLACES['at the bottom']],
-    }[scene.layout]
     canvas = np.empty((SCENE_SIZE, SCENE_SIZE, 3), np.float64)
     canvas[:] = rng.uniform(0, 50, 3)
+    side = _SIDES[scene.layout]
+    centres = _CENTRES[scene.layout]
     for glyph, colour, centre in zip(glyphs, scene.colours, centres, strict=True):
-        ink = glyph[4:24, 4:24, None] / 255  # the margins of 28 x 28 are empty
-        side = len(ink)
+        ink = Image.fromarray(glyph[4:24, 4:24])  # the margins of 28 x 28 are empty
+        ink = np.asarray(ink.resize((side, side), Image.Resampling.BICUBIC))[..., None] / 255
         column, row = (
             int(round(part * SCENE_SIZE - side / 2 + rng.uniform(-1.5, 1.5))) for part in centre
         )

@@ -19,6 +19,7 @@ class TrainingData:
     Two things are put into the loader: a batch sampler that can begin anywhere and a dataset that
     seeds the augmentations of every sample. A loader of an iterable dataset or without batches has
     no indices to count; there, past batches are loaded again and thrown away after a resume.
+    Shards of image-text pairs have indices (:class:`evamm.ImageTextShards`).
 
     Args:
         loader: Data loader of the training set; changed in place.

@@ -32,6 +32,7 @@ from evamm.datasets.digits.scenes import (
 def read_source_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(captions, 'load_digits', functools.cache(load_digits))
+        patch.setattr(captions, 'TEST_SCENES', 100)
         yield
 
 
@@ -95,25 +96,24 @@ def test_a_picture_shows_what_its_caption_says():
     picture = paint(scene, [ink, ink], rng).astype(int)
     assert describe(scene, 'a {second} below a {first}') == 'a blue two below a red eight'
     assert picture[6:14, half - 3 : half + 3, 0].mean() > 190
-    scene = Scene('one', (3,), ('green',), 'at the bottom')
+    scene = Scene('one', (3,), ('green',))
     mark = np.zeros((28, 28), np.uint8)
     mark[4:9, 4:24] = 255  # a bar at the top of the digit
     picture = paint(scene, [mark], rng).astype(int)
     rows = np.flatnonzero(picture[..., 1].mean(axis=1) > 80)
-    assert half - 4 <= rows.min() and rows.max() <= half + 8
-    assert describe(scene, '{place} a {first}') == 'at the bottom a green three'
+    assert 1 <= rows.min() and rows.max() < half - 4
+    assert describe(scene, 'a large {digit} in {colour}') == 'a large three in green'
 
 
-def test_scenes_have_every_digit_colour_and_place():
+def test_scenes_have_every_digit_and_colour():
     rng = np.random.default_rng(0)
     scenes = [draw_scene(rng) for _ in range(2000)]
     layouts = Counter(scene.layout for scene in scenes)
-    assert min(layouts.values()) > 400
+    assert min(layouts.values()) > 350
     for layout in layouts:
         members = [scene for scene in scenes if scene.layout == layout]
         assert {digit for scene in members for digit in scene.digits} == set(range(10))
         assert {colour for scene in members for colour in scene.colours} == set(COLOURS)
-    assert len({scene.place for scene in scenes}) == 5
 
 
 def test_sentences_of_the_test_are_not_those_of_training():
@@ -124,8 +124,7 @@ def test_sentences_of_the_test_are_not_those_of_training():
         plain = sentence.format('{digit}')
         assert plain not in TRAIN_SENTENCES['one']
         # Their words are known, though.
-        known = ' '.join(TRAIN_SENTENCES['one']) + ' in the middle'
-        assert set(plain.split()) <= set(known.split())
+        assert set(plain.split()) <= set(' '.join(TRAIN_SENTENCES['one']).split())
 
 
 def test_no_digit_of_the_test_is_in_training(monkeypatch, tmp_path):
@@ -165,7 +164,7 @@ def test_the_retrieval_set(folder):
     assert {len(each) for each in texts} == {3}
     flat = [text for each in texts for text in each]
     assert len(set(flat)) == len(flat)  # a caption fits one image only
-    for image in images[::100]:
+    for image in images[::25]:
         assert Image.open(folder / 'test' / 'images' / image['filename']).mode == 'RGB'
 
 
