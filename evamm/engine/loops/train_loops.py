@@ -21,6 +21,18 @@ from ..stop_signals import StopSignals, ValidationInterrupted, WorkerInit
 from .step_guard import StepGuard
 
 
+def _end_workers(loader: Any) -> None:
+    """End workers that wait for a next pass, or are inside one, now that there will be none.
+
+    At the end of the program they would be terminated, and their grace (:class:`WorkerInit`) would
+    keep it waiting.
+    """
+    iterator = getattr(loader, '_iterator', None)
+    if hasattr(iterator, '_shutdown_workers'):
+        iterator._shutdown_workers()
+        loader._iterator = None
+
+
 class _ResumableLoop:
     """What both loops share: the place in the data and the way back to it.
 
@@ -101,6 +113,8 @@ class _ResumableLoop:
                 loader.worker_init_fn = WorkerInit(loader.worker_init_fn)
         with self.stop:
             model = self._run()
+        for loader in loaders:
+            _end_workers(loader)
         if self.data.damage is not None and self.data.damage.paths:
             self.runner.logger.warning(self.data.damage.summary())
         return model

@@ -1,6 +1,7 @@
 """A run on shards that is stopped anywhere ends with the bits of one that was not."""
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
+
+from evamm.engine import EVARunner
 
 from . import toy_run
 
@@ -59,6 +62,16 @@ def test_one_process(shards, tmp_path, workers, by_epoch):
     toy_run.train({**other, 'randomness': dict(seed=4)})
     other = torch.load(tmp_path / 'other' / 'iter_30.pth', weights_only=True)
     assert not same(other['state_dict'], end['state_dict'])
+
+
+def test_a_finished_run_leaves_no_worker_behind(shards, tmp_path):
+    """It ends inside a pass; its workers would delay the end of the program."""
+    before = set(multiprocessing.active_children())
+    cfg = toy_run.config(tmp_path / 'run', shards, tmp_path / 'cache', workers=1, by_epoch=False)
+    cfg['train_cfg']['max_iters'] = 3
+    runner = EVARunner.from_cfg({**cfg, 'experiment_name': str(tmp_path)})
+    runner.train()
+    assert not set(multiprocessing.active_children()) - before
 
 
 def start_two(*command):
