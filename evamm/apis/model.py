@@ -239,7 +239,8 @@ def _build(config: Config, *, on_meta: bool) -> BaseModel:
 def _init_weights(model: BaseModel, *, with_trunk: bool) -> None:
     """Draws random weights: of all, or only of what a checkpoint may lack, such as a new head."""
     if with_trunk:
-        model.init_weights()
+        # Of a model in pre-training without its teacher, which only training needs.
+        getattr(model, 'draw_weights', model.init_weights)()
         return
     for name, child in model.named_children():
         if name != 'backbone' and hasattr(child, 'init_weights'):

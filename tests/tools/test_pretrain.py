@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+import evamm
 from evamm.checkpoints import load_checkpoint, read_checkpoint
 from evamm.models import EVACLIP, EVAViT
 from evamm.registry import MODELS
@@ -47,7 +48,7 @@ def digits(tmp_path, monkeypatch):
     torch.nn.init.normal_(clip.head.weight)  # a new one is next to zero
     work_dir = tmp_path / 'work_dirs/eva02_clip_tiny_digits'
     work_dir.mkdir(parents=True)
-    torch.save({'state_dict': clip.state_dict()}, work_dir / 'iter_1280.pth')
+    torch.save({'state_dict': clip.state_dict()}, work_dir / 'iter_3600.pth')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -118,10 +119,18 @@ def test_from_a_teacher_to_every_model(call, digits, capsys):
 
 
 def test_a_missing_teacher_is_named_before_anything_begins(call, digits, capsys):
-    Path('work_dirs/eva02_clip_tiny_digits/iter_1280.pth').unlink()
+    Path('work_dirs/eva02_clip_tiny_digits/iter_3600.pth').unlink()
     assert call('train', CONFIG, '--cfg-options', *NO_WORKERS) == 1
     error = capsys.readouterr().err
-    assert 'model.teacher.init_cfg.checkpoint' in error and 'iter_1280.pth does not exist' in error
+    assert 'model.teacher.init_cfg.checkpoint' in error and 'iter_3600.pth does not exist' in error
+
+
+def test_a_model_is_opened_without_its_teacher(tmp_path, monkeypatch):
+    """There is no teacher in this folder."""
+    monkeypatch.chdir(tmp_path)
+    model = evamm.get_model(str(CONFIG))
+    assert not model.teacher.is_loaded
+    assert model(torch.zeros(1, 3, 40, 40))[0].shape[0] == 1
 
 
 @pytest.mark.parametrize('size', ['tiny', 'large'])
