@@ -2,8 +2,8 @@
 
 The image-text recipe with the data set exchanged and the model made small: 1 M parameters in the
 image tower (width 128, 4 blocks), 0.4 M in the blocks of the text tower, 6.3 M token embeddings.
-Expected: 94 % zero-shot top-1 on 1,000 digits never seen in training, by sentences never seen either
-(measured: 94.3). For retrieval see eva02_clip_tiny_digits_retrieval.py.
+Expected: 94 % zero-shot top-1 (measured: 94.3) on 1,000 digits never seen in training, by
+sentences never seen either. For retrieval see eva02_clip_tiny_digits_retrieval.py.
 Hardware: 2 CPU cores, about 9 minutes (measured on a busy machine; 7.8 minutes of processor time).
 Command: python tools/train.py configs/digits/eva02_clip_tiny_digits.py, after
     python tools/dataset_converters/digits.py data/digits --task captions

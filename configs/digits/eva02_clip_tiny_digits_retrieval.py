@@ -1,8 +1,8 @@
 """Retrieval with the pair of eva02_clip_tiny_digits.py: which caption, which scene?
 
 500 scenes of digits never seen in training, three captions each in new sentences.
-Expected: R@1 22 % image to text, 18 % text to image; R@10 71 % and 77 % (chance: 0.2 % and 2 %). Nearly
-all scenes have two digits, and digits, colours and order must all be right.
+Expected: R@1 22 % image to text, 18 % text to image; R@10 71 % and 77 % (chance: 0.2 % and 2 %).
+Nearly all scenes have two digits; digits, colours and order must all be right.
 Command: python tools/test.py configs/digits/eva02_clip_tiny_digits_retrieval.py \
     work_dirs/eva02_clip_tiny_digits/iter_3600.pth
 """
