@@ -28,6 +28,11 @@ class Classifier(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits, pooled features, and the tokens after the first and the last block."""
+        (feat,) = self.backbone(image)
+        return dict(self._tokens(image), feat=feat, logits=self.head.fc(feat))
+
+    @torch.no_grad()
+    def _tokens(self, image: Tensor) -> dict[str, Tensor]:
         taps = {}
         hooks = [
             self.backbone.blocks[index].register_forward_hook(
@@ -35,10 +40,13 @@ class Classifier(nn.Module):
             )
             for name, index in (('block0', 0), ('tokens', -1))
         ]
-        (feat,) = self.backbone(image)
+        # Where only the class token is asked for, the last block computes no other.
+        out_type, self.backbone.out_type = self.backbone.out_type, 'raw'
+        self.backbone(image)
+        self.backbone.out_type = out_type
         for hook in hooks:
             hook.remove()
-        return dict(taps, feat=feat, logits=self.head.fc(feat))
+        return taps
 
 
 def pooling_norm(trunk: EVAViT) -> nn.Module:
