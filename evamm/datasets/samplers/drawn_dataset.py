@@ -4,7 +4,7 @@ from typing import Any
 
 from torch.utils.data import Dataset, get_worker_info
 
-from .damaged_images import Damage, DamageReports, find_damage, substitute
+from .damaged_images import Damage, DamagedDataError, DamageReports, find_damage, substitute
 from .drawn_batches import Draw
 from .generators import derive_seed, preserved_generators, seed_generators
 
@@ -67,10 +67,16 @@ class DrawnDataset(Dataset):
             seed_generators(derive_seed(self._seed, draw.epoch, draw.number))
             try:
                 return self._dataset[index]
-            except Exception:
+            except Exception as error:
                 damage = find_damage(self._dataset, index)
-                if damage is None or attempt == _TRIES:
+                if damage is None:
                     raise  # not the image's fault
+                if attempt == _TRIES:
+                    path, reason = damage
+                    raise DamagedDataError(
+                        f'{_TRIES} samples that were drawn in place of each other cannot be used; '
+                        f'the last one is {path} ({reason}). Repair the data.'
+                    ) from error
             self._reports.put(Damage(index, *damage))
             seed = derive_seed(self._seed, draw.epoch, draw.number, attempt)
             index = substitute(self._dataset, index, seed)

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 
 from evamm.datasets.checks import explain_loading
+from evamm.datasets.tokenizer import TokenizerUnavailableError
 
 # Part of the config that a method of the runner deals with
 _SETTINGS = {
@@ -77,11 +78,18 @@ def _is_runner(names: dict[str, Any]) -> bool:
 
 
 def _in_a_batch(error: Exception) -> str | None:
-    """Only a missing file is a matter of the data here; everything else is a bug."""
-    if not isinstance(error, FileNotFoundError):
+    """Missing files and packages are a user's matter here; everything else is a bug."""
+    if not isinstance(error, (FileNotFoundError, TokenizerUnavailableError)):
         return None
-    # A loader worker hands over the text of its traceback.
-    return f'while loading a batch: {str(error).strip().splitlines()[-1]}'
+    return f'while loading a batch: {own_words(error)}'
+
+
+def own_words(error: Exception) -> str:
+    """Message of an exception; a loader worker hands over the text of its traceback."""
+    text = str(error).strip()
+    if not (text.startswith('Caught ') and 'DataLoader worker' in text.partition('\n')[0]):
+        return text
+    return text.splitlines()[-1].partition(': ')[2]
 
 
 def _not_built(names: dict[str, Any], error: Exception) -> str:

@@ -19,7 +19,7 @@ from evamm.datasets.samplers.damaged_images import DamagedDataError
 
 from ..errors import ConfigError
 from . import config_checks
-from .explain import explain, message_of
+from .explain import explain, message_of, own_words
 from .preflight import DatasetNotFoundError, WeightsNotFoundError
 
 
@@ -163,7 +163,7 @@ def run_tool(main: Callable[[], None]) -> int:
     try:
         main()
     except Exception as error:
-        sentence = str(error) if isinstance(error, SENTENCES) else explain(error)
+        sentence = own_words(error) if isinstance(error, SENTENCES) else explain(error)
         if sentence is None or os.environ.get('EVAMM_TRACEBACK'):
             raise
         print(f'error: {sentence}', file=sys.stderr)

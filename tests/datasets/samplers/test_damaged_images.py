@@ -6,6 +6,7 @@ from mmengine.dataset import BaseDataset, DefaultSampler
 from torch.utils.data import DataLoader
 
 from evamm.datasets.samplers import DamagedDataError, TrainingData
+from evamm.engine.runner.explain import own_words
 
 
 def load(info):
@@ -101,3 +102,13 @@ def test_a_missing_image_is_an_error(folder):
     loader = DataLoader(dataset, batch_size=4, sampler=DefaultSampler(dataset, seed=1))
     with pytest.raises(OSError, match='05.png'):
         list(TrainingData(loader, seed=1).batches(0, 0))
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_damage_everywhere_ends_the_run_with_one_sentence(folder, workers):
+    damage(folder, *range(20))
+    with pytest.raises(DamagedDataError) as raised:
+        batches(folder, workers=workers, max_damaged=1.0)
+    words = own_words(raised.value)
+    assert words.startswith('10 samples') and words.endswith('Repair the data.')
+    assert '.png (' in words and '\n' not in words
