@@ -194,6 +194,11 @@ def _check_device(device: str | torch.device | None) -> torch.device | None:
 
 
 def _set_num_classes(config: Config, num_classes: int) -> None:
+    if config.model.get('text') is not None:
+        raise ValueError(
+            f'num_classes={num_classes}: an image-text model has no classes. Take its image tower, '
+            "a model with '-headless' in its name, or evamm.ZeroShotInferencer(model, classes)."
+        )
     if num_classes == 0:
         config.model.head = None
     elif config.model.get('head') is None:

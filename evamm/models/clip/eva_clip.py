@@ -15,6 +15,7 @@ from evamm.engine.errors import ConfigError
 from evamm.registry import MODELS
 
 from ..layers.linear import Linear
+from ..losses import SigmoidLoss
 from ..losses.gather import at_least_float32
 from .predictors import build_predictor
 
@@ -74,6 +75,16 @@ class EVACLIP(BaseModel):
                 f'text.embed_dims={self.text.embed_dims} must equal embed_dims={embed_dims}.'
             )
         self.loss = MODELS.build(loss or {'type': 'evamm.ContrastiveLoss'})
+        if not logit_scale or logit_scale < 0:
+            raise ValueError(
+                f'logit_scale={logit_scale} must be a positive number: the first factor of the '
+                'cosines, such as 1 / 0.07.'
+            )
+        if isinstance(self.loss, SigmoidLoss) and logit_bias is None:
+            raise ValueError(
+                'evamm.SigmoidLoss needs a bias of the logits: set model.logit_bias=-10 and '
+                'model.logit_scale=10.'
+            )
         self.first_scale, self.first_bias = math.log(logit_scale), logit_bias
         self.head_init_scale = head_init_scale
         self.logit_scale = nn.Parameter(torch.tensor(self.first_scale))
@@ -138,15 +149,32 @@ class EVACLIP(BaseModel):
 
         Returns:
             Tensor of shape [B, E].
+
+        Raises:
+            ValueError: The ids, looked at on the CPU, are no batch or of another vocabulary.
         """
         device = self.logit_scale.device
         if tokens.device.type == 'cpu':
-            longest = int(tokens.argmax(dim=-1).max()) + 1
+            longest = self._check_tokens(tokens)
             if device.type == 'cuda':  # few shapes, in the multiples that its kernels like
                 longest = -(-longest // 8) * 8
             tokens = tokens[:, :longest]
         features = self.text(tokens.to(device, non_blocking=True))
         return F.normalize(at_least_float32(features), dim=-1) if normalize else features
+
+    def _check_tokens(self, tokens: Tensor) -> int:
+        """Length of the longest text of ids [B, T]."""
+        if tokens.ndim != 2 or tokens.is_floating_point() or not len(tokens):
+            raise ValueError(
+                f'tokens must be ids of shape [B, T], found {tokens.dtype} {list(tokens.shape)}.'
+            )
+        highest = int(tokens.max())
+        if highest >= getattr(self.text, 'vocab_size', math.inf):
+            raise ValueError(
+                f'tokens: the id {highest} is not in the vocabulary of the text tower '
+                f'({self.text.vocab_size} ids); it comes from another tokenizer.'
+            )
+        return int(tokens.argmax(dim=1).max()) + 1
 
     def forward(
         self,

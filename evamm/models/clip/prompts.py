@@ -26,7 +26,7 @@ def load_class_names(classes: str | os.PathLike | Sequence[str]) -> list[str]:
     if isinstance(classes, str) and classes == 'imagenet':
         return list(_open_clip_list('IMAGENET_CLASSNAMES'))
     if isinstance(classes, (str, os.PathLike)):
-        return _read_lines(classes, 'classes', "'imagenet', 'dataset', a list")
+        return _read_lines(classes, 'classes', "'imagenet', a list")
     names = list(classes)
     wrong = [name for name in names if not isinstance(name, str) or not name.strip()]
     if not names or wrong:

@@ -49,6 +49,7 @@ class CLIPTextTransformer(BaseModule):
         self.arch = arch = resolve_text_arch(arch)
         self.embed_dims = embed_dims
         self.context_length = context_length
+        self.vocab_size = vocab_size
         self.with_cp = with_cp
         self.token_embedding = nn.Embedding(vocab_size, arch.width)
         self.positional_embedding = nn.Parameter(torch.zeros(context_length, arch.width))

@@ -69,6 +69,31 @@ def test_short_captions_are_cut_without_a_change():
     torch.testing.assert_close(found, model.text(rows[short]), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        (tokens(2)[0], r'shape \[B, T\], found torch.int64 \[12\]'),
+        (tokens(2).float(), 'found torch.float32'),
+        (tokens(2)[:0], r'\[0, 12\]'),
+        (tokens(2) + 3, r'the id 52 is not in the vocabulary .* \(50 ids\)'),
+    ],
+)
+def test_tokens_that_are_none_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        build().encode_text(wrong)
+
+
+@pytest.mark.parametrize('scale', [None, 0.0, -1.0])
+def test_a_factor_without_a_logarithm_is_refused(scale):
+    with pytest.raises(ValueError, match='logit_scale=.* must be a positive number'):
+        build(logit_scale=scale)
+
+
+def test_the_sigmoid_loss_needs_a_bias_when_the_model_is_built():
+    with pytest.raises(ValueError, match='model.logit_bias=-10'):
+        build(loss=dict(type='evamm.SigmoidLoss'))
+
+
 @pytest.mark.parametrize('size', [1, 3, 4])
 def test_micro_batches_have_the_gradients_of_the_whole_batch(size):
     whole_loss, whole = step(build())
