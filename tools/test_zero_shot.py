@@ -25,7 +25,7 @@ from evamm import compat
 
 compat.require('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
@@ -37,6 +37,7 @@ from evamm.models.clip.predictors import build_predictor
 from evamm.models.clip.prompts import load_class_names
 
 BASES = Path(__file__).resolve().parents[1] / 'configs' / '_base_' / 'datasets'
+IMAGENET = ('ImageNet', 'mmpretrain.ImageNet')
 CAPTION_STEPS = ('evamm.ChooseText', 'evamm.TokenizeText')
 
 
@@ -128,6 +129,12 @@ def benchmark_config(cfg: Config, name: str, args: argparse.Namespace) -> Config
     if benchmark.base is not None:
         merged = test_sets.merge_test_set(cfg, Config.fromfile(BASES / benchmark.base))
     dataset = merged.test_dataloader.dataset
+    if benchmark.base is None and (dataset.type not in IMAGENET or 'metainfo' in dataset):
+        # A model of one's own is tested on another set: only how it sees images is taken.
+        dataset = merged.test_dataloader.dataset = ConfigDict(
+            type='ImageNet', data_root='imagenet', split='val', pipeline=dataset.pipeline
+        )
+        merged.test_evaluator = ConfigDict(type='Accuracy', topk=(1, 5))
     if benchmark.is_retrieval:
         dataset.pipeline = dataset.pipeline[:-1] + [
             {'type': 'evamm.TokenizeText'},

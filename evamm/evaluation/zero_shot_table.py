@@ -20,8 +20,8 @@ class Benchmark:
 
     Attributes:
         title: Its name, in tables and in metafiles.
-        base: File of configs/_base_/datasets with its images and metric; None for the test set of
-            the model's own config, which is ImageNet.
+        base: File of configs/_base_/datasets with its images and metric; None for ImageNet, which
+            is the test set of the released models' configs.
         measures: Result of the metric -> (name in the table, name in the metafile).
         task: Its task in metafiles.
     """

@@ -295,6 +295,21 @@ def test_own_folder_and_own_sentences(world, call, folder, tmp_path):
     assert content['test_cfg']['templates'] == ['the {}', 'a {}']
 
 
+def test_imagenet_is_not_the_test_set_of_a_config_of_ones_own(world, call, tmp_path):
+    config = tmp_path / 'own.py'
+    config.write_text(
+        f"_base_ = '{world.config}'\n"
+        "test_dataloader = dict(dataset=dict(_delete_=True, type='CustomDataset', "
+        "data_prefix='mine', with_label=True, pipeline={{_base_.test_dataloader.dataset.pipeline}}))"
+        "\ntest_evaluator = dict(_delete_=True, type='SingleLabelMetric')\n"
+    )
+    status, out, err = call(
+        '--data-root', world.data, '--benchmarks', 'imagenet', '--partial', config=config
+    )
+    assert status == 0, err
+    assert table(out)['ImageNet-1k', 'top-1'] == ['75.0']
+
+
 def test_mistakes_get_one_sentence(world, call, folder, tmp_path):
     photos, names = folder
     names.write_text('one\ntwo\n')
