@@ -57,6 +57,16 @@ class ShardSampler(Sampler):
         """Tell which epoch the next pass is."""
         self.epoch = epoch
 
+    def describe(self) -> dict[str, Any]:
+        """What the order follows from besides seed and number of samples, as plain values."""
+        return {
+            'epoch_samples': self.epoch_samples,
+            'shuffle': self.shuffle,
+            'window': self.window,
+            'replacement': self.replacement,
+            'weights': getattr(self.dataset, 'weights', None),
+        }
+
     def __len__(self) -> int:
         """Samples of this process in an epoch; the same for all."""
         return self.epoch_samples // self.world_size

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -68,6 +69,19 @@ class TrainingData:
         self.loader.batch_sampler.seed = self.loader.dataset._seed = seed
         if hasattr(self.sampler, 'seed'):
             self.sampler.seed = seed
+
+    def describe(self) -> dict[str, Any]:
+        """What the order of the samples follows from besides the seed, as plain values."""
+        if not self.indexed:
+            return {}
+        described = {
+            'samples': len(self.loader.dataset),
+            'batch_size': self.loader.batch_sampler.batch_size,
+            'processes': get_world_size(),
+        }
+        if hasattr(self.sampler, 'describe'):
+            described.update(self.sampler.describe())
+        return described
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the sampler which pass begins."""

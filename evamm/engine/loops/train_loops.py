@@ -59,17 +59,29 @@ class _ResumableLoop:
             'data_epoch': epoch,
             'data_batch': batch,
             'data_seed': self.data.seed,
+            'data': self.data.describe(),
             'validated_iter': self.validated_iter,
             'skipped': self.guard.skipped,
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a place of :meth:`state_dict`."""
+        """Go on from a place of :meth:`state_dict`; warn if the data is not that of then."""
         self._place = (state['data_epoch'], state['data_batch'])
         self.validated_iter = state['validated_iter']
         self.guard.skipped = state['skipped']
         if state['data_seed'] is not None:
             self.data.seed = state['data_seed']
+        then, now = state.get('data') or {}, self.data.describe()
+        changed = [
+            f'{key} {value} then, {now.get(key)} now'
+            for key, value in then.items()
+            if value != now.get(key)
+        ]
+        if changed:
+            self.runner.logger.warning(
+                f'The training data is not that of the resumed run ({"; ".join(changed)}): the run '
+                'goes on in another order, in which samples may come again or be left out.'
+            )
 
     def start_with_rng_state(self, state: dict) -> None:
         """Set the generators when the next batch or validation is due, after all preparations."""

@@ -64,6 +64,24 @@ def test_one_process(shards, tmp_path, workers, by_epoch):
     assert not same(other['state_dict'], end['state_dict'])
 
 
+def test_another_mixture_is_named_when_a_run_goes_on(shards, tmp_path):
+    cfg = toy_run.config(
+        tmp_path / 'run', shards, tmp_path / 'cache', by_epoch=False, mixture=True
+    )
+    cfg['train_cfg']['max_iters'] = 2
+    toy_run.train(cfg)
+    for weights, words in (([3, 1], None), ([1, 3], 'weights [3.0, 1.0] then, [1.0, 3.0] now')):
+        cfg['train_dataloader']['dataset']['weights'] = weights
+        cfg['train_cfg']['max_iters'] += 1
+        runner = EVARunner.from_cfg({**cfg, 'resume': True, 'experiment_name': str(weights)})
+        warnings = []
+        runner.logger.warning = warnings.append
+        runner.train()
+        found = [text for text in warnings if 'not that of the resumed run' in text]
+        assert len(found) == (words is not None)
+        assert not words or f'({words})' in found[0]
+
+
 def test_a_finished_run_leaves_no_worker_behind(shards, tmp_path):
     """It ends inside a pass; its workers would delay the end of the program."""
     before = set(multiprocessing.active_children())
