@@ -12,6 +12,8 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from evamm.engine.errors import ConfigError
+from evamm.engine.runner.fit import check_fit
 from evamm.registry import RUNNERS
 
 from .common import CONFIGS
@@ -53,7 +55,7 @@ def data(tmp_path):
     return tmp_path
 
 
-def run(cfg, data):
+def build(cfg, data):
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False, pin_memory=False)
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
@@ -61,7 +63,11 @@ def run(cfg, data):
         loader.dataset.metainfo = dict(classes=list(COLOURS))
     cfg.work_dir, cfg.log_level = str(data / 'work'), 'WARNING'
     cfg.env_cfg.mp_cfg.mp_start_method = 'fork'
-    runner = RUNNERS.build(cfg)
+    return RUNNERS.build(cfg)
+
+
+def run(cfg, data):
+    runner = build(cfg, data)
     runner.model.init_weights()
     before = {name: value.clone() for name, value in runner.model.state_dict().items()}
     runner.train()
@@ -69,10 +75,8 @@ def run(cfg, data):
     return runner, {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_image_text_recipe_runs(data, monkeypatch):
-    """In parts of three pairs, with all eight in the loss."""
-    monkeypatch.setenv('EVAMM_HOME', str(data / 'cache'))
-    torch.manual_seed(0)
+def small_pair(data):
+    """A recipe in parts of three pairs, with all eight in the loss."""
     cfg = Config.fromfile(CONFIGS / 'eva_clip' / 'eva01_clip_giant_plus_p14_112xb1024_merged2b.py')
     cfg.model.backbone.update(arch=VISION, init_cfg=None)
     cfg.model.text.update(arch=dict(width=16, depth=1, num_heads=2), init_cfg=None)
@@ -87,6 +91,13 @@ def test_image_text_recipe_runs(data, monkeypatch):
     cfg.param_scheduler.warmup = 2
     cfg.default_hooks.checkpoint.interval = 2
     cfg.default_hooks.logger.interval = 1
+    return cfg
+
+
+def test_image_text_recipe_runs(data, monkeypatch):
+    monkeypatch.setenv('EVAMM_HOME', str(data / 'cache'))
+    torch.manual_seed(0)
+    cfg = small_pair(data)
     runner, moved = run(cfg, data)
     # Every tensor is trained, in both towers and between them.
     assert moved == set(runner.model.state_dict())
@@ -102,6 +113,16 @@ def test_image_text_recipe_runs(data, monkeypatch):
     )
     assert len(scalars['val/accuracy/top1'].data[0]) == 2
     assert (data / 'work' / 'iter_4.pth').is_file()
+
+
+def test_names_of_other_classes_are_refused_before_the_first_step(data, monkeypatch):
+    """Not at the first validation, hours later."""
+    monkeypatch.setenv('EVAMM_HOME', str(data / 'cache'))
+    cfg = small_pair(data)
+    cfg.model.test_cfg.classes = ['red', 'green', 'blue']
+    cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = 10**6
+    with pytest.raises(ConfigError, match=r'test_cfg.classes names 3 classes, .* has 4 \(red'):
+        check_fit(build(cfg, data), ('train', 'val'))
 
 
 def test_linear_probe_recipe_runs(data):

@@ -43,6 +43,9 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
         return
     for name, (key, dataset) in datasets.items():
         check_dataset(dataset, key, num_classes, training=name == 'train')
+    for name in ('val', 'test'):
+        if name in datasets:
+            _check_named_classes(model, *datasets[name])
     if 'train' in datasets and 'val' in datasets:
         _check_same_classes(*datasets['train'], *datasets['val'])
     if hasattr(loaders.get('train'), '__len__'):
@@ -59,6 +62,15 @@ def _check_widths(model: nn.Module, head: nn.Module | None) -> None:
             f'model.head.in_channels is {expected}, but the vectors of model.backbone have {width} '
             f'entries: set model.head.in_channels={width}.'
         )
+
+
+def _check_named_classes(model: nn.Module, key: str, dataset: Any) -> None:
+    """An image-text model may bring names of the classes; the data set has as many, or none."""
+    check = getattr(getattr(model, 'predictor', None), 'check_classes', None)
+    for _, part in single_datasets(dataset, key) if check is not None else ():
+        names = class_names(part)
+        if names is not None:
+            check(names)
 
 
 def _check_same_classes(train_key: str, train: Any, val_key: str, val: Any) -> None:

@@ -188,12 +188,8 @@ class ZeroShot(nn.Module):
         """
         known = (getattr(model, 'dataset_meta', None) or {}).get('classes')
         if self.classes is not None:
-            if known is not None and len(known) != len(self.classes):
-                raise ConfigError(
-                    f'model.test_cfg.classes names {len(self.classes)} classes, but the data set '
-                    f'has {len(known)} ({", ".join(map(str, known[:3]))}, ...). Give one name per '
-                    "label, in the order of the labels, or classes='dataset'."
-                )
+            if known is not None:
+                self.check_classes(known)
             return self.classes
         if known is None:
             raise ConfigError(
@@ -201,6 +197,19 @@ class ZeroShot(nn.Module):
                 'metainfo=dict(classes=...) of the data set, or give the names in test_cfg.'
             )
         return [str(name).replace('_', ' ') for name in known]
+
+    def check_classes(self, known: Sequence[str]) -> None:
+        """Compare the classes with those of a data set; a run asks before it begins.
+
+        Raises:
+            ConfigError: There are more or fewer.
+        """
+        if self.classes is not None and len(known) != len(self.classes):
+            raise ConfigError(
+                f'model.test_cfg.classes names {len(self.classes)} classes, but the data set '
+                f'has {len(known)} ({", ".join(map(str, known[:3]))}, ...). Give one name per '
+                "label, in the order of the labels, or classes='dataset'."
+            )
 
     def weights(self, model: nn.Module) -> Tensor:
         """The classifier, float32 [C, E]."""
