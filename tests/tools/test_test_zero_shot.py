@@ -300,8 +300,9 @@ def test_imagenet_is_not_the_test_set_of_a_config_of_ones_own(world, call, tmp_p
     config.write_text(
         f"_base_ = '{world.config}'\n"
         "test_dataloader = dict(dataset=dict(_delete_=True, type='CustomDataset', "
-        "data_prefix='mine', with_label=True, pipeline={{_base_.test_dataloader.dataset.pipeline}}))"
-        "\ntest_evaluator = dict(_delete_=True, type='SingleLabelMetric')\n"
+        "data_prefix='mine', with_label=True, "
+        'pipeline={{_base_.test_dataloader.dataset.pipeline}}))\n'
+        "test_evaluator = dict(_delete_=True, type='SingleLabelMetric')\n"
     )
     status, out, err = call(
         '--data-root', world.data, '--benchmarks', 'imagenet', '--partial', config=config
