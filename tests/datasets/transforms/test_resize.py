@@ -63,6 +63,8 @@ def test_grey_image_keeps_its_shape(bgr):
     grey = np.ascontiguousarray(bgr[..., 0])
     ours = resize_image(grey, (50, 60), 'bicubic', 'torch')
     assert_equal_to_rounding(ours, pillow(grey, (50, 60), 'bicubic'))
+    one = resize_image(grey[..., None], (50, 60), 'bicubic', 'torch')
+    np.testing.assert_array_equal(one, ours[..., None])
 
 
 def test_a_crop_is_resized_without_its_surroundings(bgr):
