@@ -292,3 +292,11 @@ def test_a_value_that_is_not_data_is_left_out_with_a_warning(toy_cfg, make_runne
     info = read(run_dir / 'epoch_2.pth')['message_hub']['runtime_info']
     assert 'function' not in info and info['best'] == 0.5
     assert any("'function'] holds a builtin" in record.getMessage() for record in caplog.records)
+
+
+def test_an_unknown_load_option_is_named(toy_cfg, make_runner, run_dir):
+    make_runner(toy_cfg).train()
+    toy_cfg.update(load_from=str(run_dir / 'epoch_2.pth'), load_options={'prefer_emma': False})
+    runner = make_runner(toy_cfg)
+    with pytest.raises(CheckpointError, match='load_options: prefer_emma.*prefer_ema'):
+        runner.load_or_resume()

@@ -166,16 +166,19 @@ def test_tensorboard_gets_the_same_values(cfg, make_runner, run_dir):
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    cfg['visualizer'] = {'type': 'Visualizer', 'vis_backends': [{'type': 'TensorboardVisBackend'}]}
+    backends = [{'type': 'LocalVisBackend'}, {'type': 'TensorboardVisBackend'}]
+    cfg['visualizer'] = {'type': 'Visualizer', 'vis_backends': backends}
     runner = make_runner(cfg)
     runner.train()
     runner.visualizer.close()
     (folder,) = run_dir.glob('*/vis_data')
     events = EventAccumulator(str(folder)).Reload()
-    assert {'loss', 'images_per_second', 'data_wait', 'mfu', 'grad_norm'} <= set(
-        events.Tags()['scalars']
-    )
-    assert len(events.Scalars('mfu')) == 4
+    text = (folder / 'scalars.json').read_text()
+    lines = [line for line in map(json.loads, text.splitlines()) if 'lr' in line]
+    for name in ('loss', 'lr', 'images_per_second', 'data_wait', 'mfu', 'grad_norm'):
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(line['step'], pytest.approx(line[name], rel=1e-6)) for line in lines]
+    assert len(lines) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,22 @@
 """docs/en/train_test.md says what is true."""
 
+import argparse
 import importlib.util
 import re
 import sys
 from pathlib import Path
 
 import pytest
-from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS, RUNNERS
+from mmengine.registry import (
+    HOOKS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    PARAM_SCHEDULERS,
+    RUNNERS,
+    VISBACKENDS,
+)
 
 import evamm.registry  # noqa: F401
+from evamm.engine.runner.launch import add_common_arguments, load_config
 from evamm.models import EVAViT
 
 REPO = Path(__file__).resolve().parents[2]
@@ -57,3 +65,15 @@ def test_it_lists_every_option(tool, section, monkeypatch):
         else {'--work-dir', '--cfg-options', '--launcher', '--no-pin-memory'}
     )
     assert known - listed == common
+
+
+def test_the_options_for_other_places_of_the_log_work():
+    options = re.findall(r'train.py CONFIG --cfg-options (visualizer\S+)', DOC)
+    assert len(options) == 3
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser)
+    for option in options:
+        args = parser.parse_args(['--cfg-options', option])
+        cfg = load_config(str(REPO / 'configs/eva02/eva02_tiny_p14_8xb16_in1k.py'), args)
+        (backend,) = cfg.visualizer.vis_backends
+        assert backend.type == option.partition('=')[2] and backend.type in VISBACKENDS
