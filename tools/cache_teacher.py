@@ -1,8 +1,10 @@
 """Compute the teacher's features once and keep them on disk for pre-training.
 
 The config's pipeline must have evamm.SeededCrops: its crops are the ones whose features are kept.
-An interrupted run goes on where it was when the same command is given again. Several processes
-share the work (torchrun, Slurm).
+The teacher is model.teacher, or `teacher` of a config that trains from a cache. An interrupted run
+goes on where it was when the same command is given again. Several processes share the work
+(torchrun, Slurm). Images that cannot be read are named and left out, up to the share of
+train_cfg.max_damaged; training replaces them.
 
 Examples:
     python tools/cache_teacher.py CONFIG --out data/features --dtype int8
@@ -40,6 +42,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from evamm.datasets import feature_cache
 from evamm.datasets.feature_cache import CacheMeta, FeatureCacheError, ShardWriter
+from evamm.datasets.samplers.damaged_images import Damage, DamageCount, find_damage
+from evamm.datasets.samplers.generators import preserved_generators, seed_generators
 from evamm.datasets.transforms import SeededCrops
 from evamm.datasets.transforms.seeded_crops import relative_path
 from evamm.engine.runner import launch, preflight
@@ -93,11 +97,47 @@ class Crops(Dataset):
         try:
             sample = self.transforms({**info, 'crop_view': view})
         except Exception as error:
-            raise FeatureCacheError(
-                f'{info["img_path"]} cannot be used ({type(error).__name__}: {error}); repair it '
-                'or take it off the list.'
-            ) from error
+            # Handed over as text: what a worker raises arrives with its whole traceback.
+            damage = find_damage(self.dataset, row)
+            if damage is None:
+                path, reason = info['img_path'], f'{type(error).__name__}: {error}'
+                return dict(row=row, view=view, error=f'{path} cannot be used ({reason}).')
+            return dict(row=row, view=view, damage=Damage(row, *damage))
         return dict(inputs=sample['inputs'], row=row, view=view)
+
+    def check_repeatable(self, draws: int = 16) -> None:
+        """Are the crops the same whatever was drawn before?
+
+        Raises:
+            UsageError: A transform before the crops is random.
+        """
+        with preserved_generators():
+            for row in range(min(len(self.dataset), draws)):
+                self.pairs, crops = [(row, 0)], []
+                for seed in (2 * row, 2 * row + 1):
+                    seed_generators(seed)
+                    crops.append(self[0].get('inputs'))
+                crops = [crop if isinstance(crop, list) else [crop] for crop in crops]
+                for one, other in zip(*crops, strict=True):
+                    if one is not None and not torch.equal(one, other):
+                        raise launch.UsageError(
+                            'train_dataloader.dataset.pipeline has a random transform before '
+                            'evamm.SeededCrops: put it inside, where it follows from the seed.'
+                        )
+
+
+def collate(samples: list[dict]) -> dict:
+    """A batch of the sound crops; the others as they are.
+
+    Raises:
+        FeatureCacheError: A crop could not be made, and not because of its image.
+    """
+    sound = [sample for sample in samples if 'inputs' in sample]
+    return dict(
+        inputs=default_collate([sample['inputs'] for sample in sound]) if sound else None,
+        places=[(sample['row'], sample['view']) for sample in sound],
+        others=[sample for sample in samples if 'inputs' not in sample],
+    )
 
 
 def build_crops(cfg: Config) -> Crops:
@@ -116,7 +156,11 @@ def build_crops(cfg: Config) -> Crops:
         part['pipeline'] = []
     dataset = DATASETS.build(settings)
     transforms = Compose(pipelines[0][: types.index('SeededCrops') + 1]).transforms
-    return Crops(dataset, transforms[-1], transforms[:-1], dict(type='evamm.PackInputs'))
+    crops = Crops(dataset, transforms[-1], transforms[:-1], dict(type='evamm.PackMIMInputs'))
+    if not len(dataset):
+        raise launch.UsageError('train_dataloader.dataset has no images.')
+    crops.check_repeatable()
+    return crops
 
 
 def _parts(settings: dict) -> Iterator[dict]:
@@ -131,9 +175,16 @@ def _parts(settings: dict) -> Iterator[dict]:
         yield settings
 
 
+def teacher_of(cfg: Config) -> dict | None:
+    """Settings of the teacher."""
+    return cfg.model.get('teacher') or cfg.get('teacher')
+
+
 def build_model(cfg: Config, device: torch.device) -> nn.Module:
     """The pre-training model of a config with its teacher's weights."""
-    model = MODELS.build({'data_preprocessor': cfg.get('data_preprocessor'), **cfg.model})
+    settings = {'data_preprocessor': cfg.get('data_preprocessor'), **cfg.model}
+    settings['teacher'] = teacher_of(cfg)
+    model = MODELS.build(settings)
     if getattr(model, 'teacher', None) is None:
         raise launch.UsageError('model.teacher is missing: there is nothing to compute.')
     if isinstance(model.teacher.target_dims, tuple):
@@ -167,15 +218,31 @@ def compute(model: nn.Module, inputs: object, cfg: Config, device: torch.device)
     return features.float().cpu()
 
 
+def probe_inputs(crops: Crops) -> object:
+    """A batch of one crop, of the first image that can be read."""
+    for row in range(len(crops.dataset)):
+        crops.pairs = [(row, 0)]
+        batch = collate([crops[0]])
+        if batch['places']:
+            return batch['inputs']
+        for other in batch['others']:
+            if 'error' in other:
+                raise FeatureCacheError(other['error'])
+    raise launch.UsageError('train_dataloader.dataset: none of its images can be read.')
+
+
 def begin(args: argparse.Namespace, cfg: Config, crops: Crops, model: nn.Module) -> CacheMeta:
     """Writes what the cache will hold, or checks it against what is there."""
     paths = [crops.path(row) for row in range(len(crops.dataset))]
-    if not paths:
-        raise launch.UsageError('train_dataloader.dataset has no images.')
     device = next(model.teacher.parameters()).device
-    crops.pairs = [(0, 0)]
-    probe = compute(model, default_collate([crops[0]])['inputs'], cfg, device)
-    teacher = {k: v for k, v in cfg.model.teacher.to_dict().items() if k != 'init_cfg'}
+    probe = compute(model, probe_inputs(crops), cfg, device)
+    grid = model.backbone.grid_size
+    if probe.shape[1] != grid[0] * grid[1]:
+        raise launch.UsageError(
+            f'the teacher gives {probe.shape[1]} patch tokens per image, model.backbone has a grid '
+            f'of {grid[0]} x {grid[1]}: choose teacher.img_size so that both are one grid.'
+        )
+    teacher = {k: v for k, v in teacher_of(cfg).to_dict().items() if k != 'init_cfg'}
     meta = CacheMeta(
         images=len(paths),
         tokens=probe.shape[1],
@@ -211,22 +278,33 @@ def fill(
         for view in range(meta.num_views)
     ]
     device = next(model.teacher.parameters()).device
-    loader = DataLoader(
-        crops, args.batch_size, num_workers=args.workers, collate_fn=default_collate
+    loader = DataLoader(crops, args.batch_size, num_workers=args.workers, collate_fn=collate)
+    damage = DamageCount(
+        len(crops.pairs) // meta.num_views, (cfg.get('train_cfg') or {}).get('max_damaged', 0.01)
     )
     start, done, shown = time.monotonic(), 0, 0.0
     writer = None
     for batch in loader:
-        features = compute(model, batch['inputs'], cfg, device)
-        rows, views = (batch[key].tolist() for key in ('row', 'view'))
-        for row, view, feature in zip(rows, views, features.numpy(), strict=True):
+        found = dict.fromkeys(batch['places'])
+        if found:
+            features = compute(model, batch['inputs'], cfg, device).numpy()
+            found = dict(zip(batch['places'], features, strict=True))
+        for other in batch['others']:
+            if 'error' in other:
+                raise FeatureCacheError(other['error'])
+            damage.add([other['damage']])
+            found[other['row'], other['view']] = None
+        for row, view in sorted(found):
             shard = row // meta.shard_size
             if writer is None or writer.shard != shard:
                 if writer is not None:
                     writer.finish()
                 writer = ShardWriter(args.out, shard)
-            writer.write(row, view, feature)
-        done += len(rows)
+            if found[row, view] is None:
+                writer.skip(row, view)
+            else:
+                writer.write(row, view, found[row, view])
+        done += len(found)
         elapsed = time.monotonic() - start
         if is_main_process() and (elapsed - shown > 10 or done == len(crops.pairs)):
             shown = elapsed
@@ -238,6 +316,8 @@ def fill(
             )
     if writer is not None:
         writer.finish()
+    if damage.paths:
+        print(f'{len(damage.paths)} images of this process cannot be read and have no features')
 
 
 def join_processes(launcher: str, device: str) -> str:
@@ -261,6 +341,12 @@ def main() -> None:
     if args.launcher != 'none':
         device = join_processes(args.launcher, device)
     crops, model = build_crops(cfg), build_model(cfg, torch.device(device))
+    with feature_cache.writing(args.out) if is_main_process() else nullcontext():
+        write(args, cfg, crops, model)
+
+
+def write(args: argparse.Namespace, cfg: Config, crops: Crops, model: nn.Module) -> None:
+    """Writes what is missing, or damaged."""
     meta = begin(args, cfg, crops, model)
     if args.verify and is_main_process():
         for shard in feature_cache.damaged_shards(args.out):

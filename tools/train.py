@@ -91,6 +91,7 @@ def main() -> None:
             )
     apply_arguments(cfg, args)
     preflight.check_datasets(cfg, ('train_dataloader', 'val_dataloader'))
+    preflight.check_feature_caches(cfg, ('train_dataloader', 'val_dataloader'))
     preflight.check_weights(cfg)
     runner = launch.build_runner(cfg)
     check_fit(runner, ('train', 'val'))

@@ -9,13 +9,17 @@ A cache is a folder:
 - ``scales_<s>.npy``: float16 [rows, views, tokens] for int8, one scale per token;
 - ``done_<s>.json``: sha256 of the files of shard s. It appears last, so a shard without it has not
   been written to its end and is written again.
+
+The features of a crop whose image could not be read are NaN (with int8, their scales are).
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -103,7 +107,13 @@ def create_cache(folder: str | os.PathLike, meta: CacheMeta, paths: Sequence[str
     folder = Path(folder)
     if (folder / 'meta.json').exists():
         _check_same(read_meta(folder), meta, folder)
+        _check_space(folder, meta)
         return
+    if next(folder.glob('done_*.json'), None):
+        raise FeatureCacheError(
+            f'{folder}: holds shards, but its meta.json, which says of what, is gone; use another '
+            'folder, or delete this one.'
+        )
     keys = np.array([path_key(path) for path in paths], np.uint64)
     rows = np.argsort(keys, kind='stable')
     twice = np.flatnonzero(np.diff(keys[rows]) == 0)
@@ -112,20 +122,63 @@ def create_cache(folder: str | os.PathLike, meta: CacheMeta, paths: Sequence[str
             f'{paths[rows[twice[0]]]} occurs twice in the dataset; a cache needs every image once.'
         )
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if meta.nbytes > free:
-        raise FeatureCacheError(
-            f'{folder}: the features need {meta.nbytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are '
-            'free; use dtype int8, fewer views, fewer images or another disk.'
-        )
+    _check_space(folder, meta)
     _write_array(folder / 'keys.npy', keys[rows])
     _write_array(folder / 'rows.npy', rows.astype(np.int64))
     _write_text(folder / 'meta.json', json.dumps(asdict(meta), indent=1))
 
 
+@contextmanager
+def writing(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps other runs from writing into a folder at the same time; a killed one does not count.
+
+    Two runs would write the same files; one could mark a shard as done that the other one has just
+    begun again.
+
+    Raises:
+        FeatureCacheError: Another run writes there.
+    """
+    import fcntl
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / '.lock').open('a+') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise FeatureCacheError(
+                f'{folder}: another run ({lock.read()}) is writing here; wait for it, or use '
+                'another folder. To share the work, start one run of several processes.'
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        lock.truncate(0)
+        lock.write(f'process {os.getpid()} on {socket.gethostname()}')
+        lock.flush()
+        yield
+
+
+def _check_space(folder: Path, meta: CacheMeta) -> None:
+    """Is there room for the shards that are not written?"""
+    left = meta.num_shards - sum(1 for _ in folder.glob('done_*.json'))
+    needed = meta.nbytes * left / max(meta.num_shards, 1)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise FeatureCacheError(
+            f'{folder}: the features need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are '
+            'free; use dtype int8, fewer views, fewer images or another disk.'
+        )
+
+
 def _check_same(found: CacheMeta, expected: CacheMeta, folder: Path) -> None:
     for name, value in asdict(expected).items():
         other = getattr(found, name)
+        if name == 'paths_sha256' and value != other:
+            raise FeatureCacheError(
+                f'{folder}: was written for {found.images} images with other paths, or in another '
+                'order; use another folder, or delete this one.'
+            )
         if value != other:
             raise FeatureCacheError(
                 f'{folder}: was written with {name}={other!r}, expected {value!r}; use another '
@@ -185,7 +238,18 @@ class ShardWriter:
     def _create(self, kind: str, shape: tuple[int, ...], dtype: str) -> tuple[Path, np.memmap]:
         target = self.folder / f'{kind}_{self.shard:06d}.npy'
         temporary = target.with_name(f'.{target.name}.tmp')
-        array = np.lib.format.open_memmap(temporary, mode='w+', dtype=dtype, shape=shape)
+        try:
+            array = np.lib.format.open_memmap(temporary, mode='w+', dtype=dtype, shape=shape)
+            if hasattr(os, 'posix_fallocate'):
+                # Without its blocks, a full disk would end the process when a page is written.
+                with temporary.open('r+b') as file:
+                    os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise FeatureCacheError(
+                f'{temporary}: no room for shard {self.shard} ({error.strerror}). Finished shards '
+                'are kept: make room and run the same command again.'
+            ) from error
         return target, array
 
     def write(self, row: int, view: int, features: np.ndarray) -> None:
@@ -213,6 +277,12 @@ class ShardWriter:
             values, scales = quantize(features)
             self._files[0][1][local, view] = values
             self._files[1][1][local, view] = scales
+        self._missing[local, view] = False
+
+    def skip(self, row: int, view: int) -> None:
+        """Says that there are no features of a crop, because its image cannot be read."""
+        local = row - self.meta.rows_of(self.shard).start
+        self._files[-1][1][local, view] = np.nan
         self._missing[local, view] = False
 
     def finish(self) -> None:
@@ -293,7 +363,12 @@ class FeatureCache:
         for kind in kinds:
             path = self.folder / f'{kind}_{shard:06d}.npy'
             try:
-                arrays.append(np.load(path, mmap_mode='r'))
+                array = np.load(path, mmap_mode='r')
+                shape = (len(self.meta.rows_of(shard)), self.meta.num_views, self.meta.tokens)
+                shape += (self.meta.dims,) if kind == 'features' else ()
+                if array.shape != shape:
+                    raise ValueError(f'shape {array.shape}, expected {shape}')
+                arrays.append(array)
             except (OSError, ValueError) as error:
                 raise FeatureCacheError(
                     f'{path}: missing or damaged ({error}); delete done_{shard:06d}.json and run '
@@ -328,8 +403,20 @@ class FeatureCache:
             float16 [n, dims].
         """
         row = self.row(path)
+        if tokens is not None and len(tokens) != self.meta.tokens:
+            raise FeatureCacheError(
+                f'{self.folder}: holds {self.meta.tokens} patches per image, the masks have '
+                f'{len(tokens)}; input_size of the mask and img_size of the teacher must agree.'
+            )
         arrays = self._open(row // self.meta.shard_size)
         parts = [array[row % self.meta.shard_size, view] for array in arrays]
+        if np.isnan(parts[-1].flat[0]):
+            shard = row // self.meta.shard_size
+            raise FeatureCacheError(
+                f'{path} could not be read when {self.folder} was written, and now it can: delete '
+                f'done_{shard:06d}.json and run tools/cache_teacher.py with the same arguments '
+                'again.'
+            )
         parts = [np.array(part) if tokens is None else part[tokens] for part in parts]
         if len(parts) == 1:
             return parts[0]

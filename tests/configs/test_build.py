@@ -43,6 +43,7 @@ PARAMETERS = {
     'eva/eva_giant_p14_mim_128xb32_merged30m': 1_012_229_632,
     'eva/eva_large_p14_mae_in21k': 316_576_768 + 257 * (1024 + 512),  # two tables, not trained
     'eva02/eva02_tiny_p14_mim_40xb100_in21k': 5_699_968,
+    'eva02/eva02_tiny_p14_mim_40xb100_in21k_cached': 5_699_968,
     'eva02/eva02_small_p14_mim_40xb100_in21k': 22_015_744,
     'eva02/eva02_base_p14_mim_32xb64_in21k': 86_546_944,
     'eva02/eva02_large_p14_mim_64xb32_in21k': 304_319_424,

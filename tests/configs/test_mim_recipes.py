@@ -114,7 +114,10 @@ def test_numbers(name):
 
 def test_every_pre_training_config_is_in_the_table():
     found = {name_of(p) for p in FINAL if re.search('_(mim|mae)_', p.stem)}
-    found = {name for name in found if name.startswith(('eva/', 'eva02/'))}
+    # Those from a cache: tests/configs/test_mim_cached.py.
+    found = {name for name in found if name.startswith(('eva/', 'eva02/'))} - {
+        name for name in found if name.endswith('_cached')
+    }
     assert found == set(RECIPES)
 
 

@@ -1,4 +1,6 @@
 import pickle
+import resource
+from collections import namedtuple
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +18,7 @@ from evamm.datasets.feature_cache import (
     is_done,
     quantize,
     read_meta,
+    writing,
 )
 
 PATHS = [f'n{i % 3}/{i}.JPEG' for i in range(7)]
@@ -164,3 +167,77 @@ def test_travels_to_workers_as_its_folder(tmp_path):
     content = pickle.dumps(cache)
     assert len(content) < 500
     np.testing.assert_array_equal(pickle.loads(content).read(PATHS[6], 1), cache.read(PATHS[6], 1))
+
+
+@pytest.mark.parametrize('limit', [60, 250])
+def test_a_full_disk_keeps_what_is_done(tmp_path, limit):
+    """The header of the file, or its content, finds no room."""
+    write(tmp_path, make_meta(), [0, 2])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(FeatureCacheError, match=r'no room for shard 1 \(File too large\)'):
+            ShardWriter(tmp_path, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob('.*.tmp'))
+    write(tmp_path, make_meta(), [1])
+    FeatureCache(tmp_path)
+
+
+def test_blocks_are_there_before_they_are_written(tmp_path):
+    """A page of a hole in a file that finds no block ends the process."""
+    meta = make_meta(images=30_000, shard_size=30_000)
+    create_cache(tmp_path, replace(meta, paths_sha256=''), [str(i) for i in range(30_000)])
+    ShardWriter(tmp_path, 0)
+    (temporary,) = tmp_path.glob('.*.tmp')
+    assert temporary.stat().st_blocks * 512 >= meta.nbytes
+
+
+def test_room_is_asked_for_what_is_left(tmp_path, monkeypatch):
+    meta = make_meta()
+    write(tmp_path, meta, [0, 1])
+    usage = namedtuple('usage', 'free')
+    free = meta.nbytes // 2  # one of three shards is missing
+    monkeypatch.setattr('shutil.disk_usage', lambda folder: usage(free))
+    create_cache(tmp_path, meta, PATHS)
+    (tmp_path / 'done_000001.json').unlink()
+    with pytest.raises(FeatureCacheError, match='GB are free'):
+        create_cache(tmp_path, meta, PATHS)
+
+
+def test_one_run_writes_at_a_time(tmp_path):
+    with writing(tmp_path):
+        with pytest.raises(FeatureCacheError, match=r'another run \(process \d+ on .+\)'):
+            with writing(tmp_path):
+                pass
+    with writing(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'int8'])
+def test_a_crop_without_features_is_no_crop_of_zeros(tmp_path, dtype):
+    meta = make_meta(dtype=dtype)
+    create_cache(tmp_path, meta, PATHS)
+    for shard in range(3):
+        writer = ShardWriter(tmp_path, shard)
+        for row in meta.rows_of(shard):
+            for view in range(2):
+                if row == 4:
+                    writer.skip(row, view)
+                else:
+                    writer.write(row, view, features_of(row, view))
+        writer.finish()
+    cache = FeatureCache(tmp_path)
+    with pytest.raises(FeatureCacheError, match='4.JPEG could not be read when.*done_000001'):
+        cache.read(PATHS[4], 0)
+    assert np.isfinite(cache.read(PATHS[3], 1)).all()
+
+
+def test_masks_of_another_grid_and_shards_of_another_cache_are_refused(tmp_path):
+    write(tmp_path, make_meta(), range(3))
+    with pytest.raises(FeatureCacheError, match='holds 4 patches per image, the masks have 9'):
+        FeatureCache(tmp_path).read(PATHS[0], 0, np.ones(9, bool))
+    np.save(tmp_path / 'features_000000.npy', np.zeros((3, 2, 4, 5), np.float16))
+    with pytest.raises(FeatureCacheError, match=r'shape \(3, 2, 4, 5\), expected \(3, 2, 4, 6\)'):
+        FeatureCache(tmp_path).read(PATHS[0], 0)

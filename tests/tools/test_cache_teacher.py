@@ -1,6 +1,7 @@
 """tools/cache_teacher.py as a user runs it, and training from what it wrote."""
 
-import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from evamm.checkpoints import write_checkpoint
-from evamm.datasets.feature_cache import FeatureCache, read_meta
+from evamm.datasets import feature_cache
+from evamm.datasets.feature_cache import FeatureCache, FeatureCacheError, ShardWriter, read_meta
 from evamm.engine import EVARunner
 from evamm.models.teachers import CLIPTeacher
 
@@ -172,6 +174,76 @@ def test_mistakes_are_one_sentence(cache, place):
     assert not out.exists()
     assert cache('--out', out)[0] == 0
     fails(('seed=7', 'seed=8'), 'was written with seed=7, expected 8')
+    flip = "    dict(type='evamm.RandomFlip', prob=0.5),\n"
+    load = "    dict(type='evamm.LoadImageFromFile'),\n"
+    fails((load, load + flip), 'has a random transform before evamm.SeededCrops')
+    fails(('embed_dims=12, img_size=28', 'embed_dims=12, img_size=56'), 'model.backbone has a grid')
+    (place / 'a' / '6.png').write_bytes((place / 'a' / '5.png').read_bytes())
+    fails(('', ''), 'was written with images=11, expected 12')
+    (place / 'a' / '0.png').unlink()
+    fails(('', ''), 'was written for 11 images with other paths')
+    (out / 'meta.json').unlink()
+    fails(('', ''), 'its meta.json, which says of what, is gone')
+
+
+def test_an_unreadable_image_is_named_and_has_no_features(cache, place):
+    sound = (place / 'a' / '3.png').read_bytes()
     (place / 'a' / '3.png').write_bytes(b'no image')
-    assert cache('--out', place / 'new')[0] == 1
-    assert json.loads((place / 'new' / 'meta.json').read_text())['images'] == 11
+    for dtype in feature_cache.DTYPES:
+        code, text = cache('--out', place / dtype, '--dtype', dtype)
+        assert code == 0, text
+        assert '1 images of this process cannot be read' in text
+        features = FeatureCache(place / dtype)
+        assert np.isfinite(features.read('a/2.png', 0)).all()
+        with pytest.raises(FeatureCacheError, match='a/3.png could not be read when'):
+            features.read('a/3.png', 1)
+    # Training puts another image in its place.
+    assert len(train(place, 'damaged', place / 'float16')) == 6
+    # The first image serves to find out how many features there are; two are too many.
+    (place / 'a' / '0.png').write_bytes(b'')
+    code, text = cache('--out', place / 'worse')
+    assert code == 1
+    assert 'cannot be used, more than train_cfg.max_damaged' in text
+    (place / 'a' / '3.png').write_bytes(sound)
+
+
+def die(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """SIGKILL for this process when it has written so many crops."""
+    write, done = ShardWriter.write, []
+
+    def counting(self, *args: object) -> None:
+        write(self, *args)
+        done.append(1)
+        if len(done) == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(ShardWriter, 'write', counting)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cache, place, monkeypatch):
+    assert cache('--out', place / 'whole')[0] == 0
+    killed = place / 'killed'
+    for after in (3, 9):  # in the first shard, then in the second (views: 8, 8 and 6)
+        child = os.fork()
+        if child == 0:
+            die(monkeypatch, after)
+            cache('--out', killed)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        with pytest.raises(FeatureCacheError, match='shards are not written'):
+            FeatureCache(killed)
+    assert (killed / 'done_000000.json').exists()
+    code, text = cache('--out', killed)
+    assert code == 0
+    assert '14 of 14 crops' in text
+    for path in (place / 'whole').glob('*.npy'):
+        assert path.read_bytes() == (killed / path.name).read_bytes(), path.name
+    assert not list(killed.glob('.*.tmp'))
+
+
+def test_two_runs_do_not_write_into_one_folder(cache, place):
+    with feature_cache.writing(place / 'features'):
+        code, text = cache('--out', place / 'features')
+    assert code == 1
+    assert f'another run (process {os.getpid()} on ' in text
+    assert cache('--out', place / 'features')[0] == 0

@@ -1,6 +1,7 @@
 """Targets of masked image modelling from a feature cache."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -35,13 +36,30 @@ class LoadTeacherFeatures(BaseTransform):
     def __init__(
         self, cache: str | os.PathLike | None = None, masked_only: bool = True, root: str = ''
     ) -> None:
-        self.cache = None if cache is None else FeatureCache(cache)
+        self.folder = cache
+        self._cache = None
+        if cache is not None and Path(cache).exists():
+            self._cache = FeatureCache(cache)
         self.masked_only = masked_only
         self.root = root
 
+    @property
+    def cache(self) -> FeatureCache:
+        """The cache.
+
+        Opened at once, before the workers of a loader start, if the folder is there. A config can
+        be built without it.
+
+        Raises:
+            FeatureCacheError: It is not there, or not complete.
+        """
+        if self._cache is None:
+            self._cache = FeatureCache(self.folder)
+        return self._cache
+
     def transform(self, results: dict) -> dict:
         """Adds the target to the sample."""
-        if self.cache is None:
+        if self.folder is None:
             return results
         for key, home in (('crop_view', 'evamm.SeededCrops'), ('mask', 'evamm.BlockMasking')):
             if key not in results and (key == 'crop_view' or self.masked_only):
@@ -58,7 +76,7 @@ class LoadTeacherFeatures(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        folder = None if self.cache is None else str(self.cache.folder)
+        folder = None if self.folder is None else str(self.folder)
         return (
             f'{type(self).__name__}(cache={folder!r}, masked_only={self.masked_only}, '
             f'root={self.root!r})'

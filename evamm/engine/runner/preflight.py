@@ -98,6 +98,27 @@ def _message(path: Path, keys: list[str]) -> str:
     return f'{path} does not exist{looked_at}; {" and ".join(keys)} {need} it. {remedy}'
 
 
+def check_feature_caches(cfg: Mapping, loaders: tuple[str, ...]) -> None:
+    """Make sure that every cache of teacher features that a pipeline reads is there.
+
+    Raises:
+        DatasetNotFoundError: Names the key, the folder and how to write it.
+    """
+    for loader in loaders:
+        for key, dataset in _leaves(cfg.get(loader) or {}, loader):
+            for index, transform in enumerate(dataset.get('pipeline') or ()):
+                kind = transform.get('type') if isinstance(transform, Mapping) else None
+                if not isinstance(kind, str) or kind.rpartition('.')[2] != 'LoadTeacherFeatures':
+                    continue
+                cache = transform.get('cache')
+                if cache is not None and not Path(cache).exists():
+                    raise DatasetNotFoundError(
+                        f'{cache} does not exist (looked for {Path(cache).absolute()}); '
+                        f'{key}.pipeline.{index}.cache needs it. Write the features of the teacher '
+                        f'with: python tools/cache_teacher.py CONFIG --out {cache}.'
+                    )
+
+
 def _pretrained(cfg: object, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(cfg, Mapping):
         if cfg.get('type') == 'Pretrained' and isinstance(cfg.get('checkpoint'), str):
