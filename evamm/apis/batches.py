@@ -13,6 +13,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 
+from evamm.visualization.masked import hide_patches
+
 
 @dataclass(frozen=True)
 class PictureBatch:
@@ -26,10 +28,10 @@ def take_batch(
     config: Config, split: str = 'train', count: int = 24, *, seed: int = 0
 ) -> PictureBatch:
     """Runs the loader, the transforms and the data preprocessor (with Mixup and CutMix in
-    training) of `config`, then undoes the normalisation.
+    training) of `config`, then undoes the normalisation. Masked patches are covered by grey.
 
     Args:
-        config: A classification or image-text config.
+        config: A classification, image-text or pre-training config.
         split: 'train', 'val' or 'test'.
         count: Number of images, at most as many as the data set has.
         seed: Seed of the order and of the augmentation.
@@ -40,6 +42,30 @@ def take_batch(
     Raises:
         ValueError: The config has no such loader.
         FileNotFoundError: The data is not there.
+    """
+    data, preprocessor, classes = load_batch(config, split, count, seed=seed)
+    pictures = [to_picture(image, preprocessor) for image in student_images(data['inputs'])]
+    captions = []
+    for index, sample in enumerate(data['data_samples']):
+        captions.append(_caption(sample, classes))
+        if 'mask' in sample:
+            mask = np.asarray(sample.mask, bool)
+            pictures[index] = hide_patches(pictures[index], mask, strength=0.7)
+            captions[index] = f'{mask.sum()} of {mask.size} masked'
+    return PictureBatch(pictures, captions)
+
+
+def student_images(inputs: Tensor | Sequence[Tensor]) -> Tensor:
+    """Images [B, 3, H, W] of a batch that may hold those for a teacher too."""
+    return inputs if isinstance(inputs, Tensor) else inputs[0]
+
+
+def load_batch(
+    config: Config, split: str, count: int, *, seed: int = 0
+) -> tuple[dict, nn.Module, Sequence[str] | None]:
+    """A batch as it enters the model, the data preprocessor, and the names of the classes.
+
+    See :func:`take_batch`.
     """
     loader_config = config.get(f'{split}_dataloader')
     if loader_config is None:
@@ -61,9 +87,7 @@ def take_batch(
         loader = Runner.build_dataloader(loader_config, seed=seed)
         preprocessor = _build_preprocessor(config)
         data = preprocessor(next(iter(loader)), training=training)
-    classes = loader.dataset.metainfo.get('classes')
-    captions = [_caption(sample, classes) for sample in data['data_samples']]
-    return PictureBatch([to_picture(image, preprocessor) for image in data['inputs']], captions)
+    return data, preprocessor, loader.dataset.metainfo.get('classes')
 
 
 def to_picture(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
@@ -79,7 +103,11 @@ def to_picture(image: Tensor, preprocessor: nn.Module) -> np.ndarray:
     image = image.detach().float()
     if getattr(preprocessor, 'mean', None) is not None:
         image = image * preprocessor.std + preprocessor.mean
-    if not preprocessor.to_rgb:  # then the channels are still as OpenMMLab loads them, BGR
+    # The preprocessor of pre-training has no `to_rgb` but what it means.
+    swapped = getattr(preprocessor, '_channel_conversion', None)
+    if not (
+        preprocessor.to_rgb if swapped is None else swapped
+    ):  # then the channels are still as OpenMMLab loads them, BGR
         image = image.flip(0)
     return image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
@@ -91,7 +119,8 @@ def _build_preprocessor(config: Config) -> nn.Module:
     settings: dict[str, Any] = copy.deepcopy(
         config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     )
-    settings.setdefault('type', 'ClsDataPreprocessor')
+    pretraining = str(config.model.get('type')).endswith('Pretrainer')
+    settings.setdefault('type', f'{"SelfSup" if pretraining else "Cls"}DataPreprocessor')
     train_cfg = config.model.get('train_cfg') or {}
     if 'augments' in train_cfg:  # those of other models are not about pictures
         settings.setdefault('batch_augments', copy.deepcopy(train_cfg))

@@ -24,19 +24,42 @@ def pca_colours(features: Tensor, *, clip: float = 0.01) -> np.ndarray:
         uint8 array [B, h, w, 3].
     """
     batch, dims, height, width = features.shape
-    if dims < 3:
-        raise ValueError(f'Three colours need at least 3 channels, found {dims}.')
-    tokens = features.permute(0, 2, 3, 1).reshape(-1, dims).double().cpu()  # [B*h*w, D]
-    tokens = tokens - tokens.mean(dim=0)
-    _, vectors = torch.linalg.eigh(tokens.T @ tokens)  # columns, ascending
-    basis = vectors[:, -3:].flip(1)  # [D, 3]
-    strongest = basis.abs().argmax(dim=0)
-    basis = basis * basis[strongest, torch.arange(3)].sign()
-    colours = tokens @ basis  # [B*h*w, 3]
-    low = torch.quantile(colours, clip, dim=0)
-    high = torch.quantile(colours, 1 - clip, dim=0)
-    colours = ((colours - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    return (colours * 255).round().byte().view(batch, height, width, 3).numpy()
+    tokens = features.permute(0, 2, 3, 1).reshape(-1, dims)  # [B*h*w, D]
+    return PrincipalColours(tokens, clip=clip)(tokens).reshape(batch, height, width, 3)
+
+
+class PrincipalColours:
+    """The three strongest directions of variation of some features, as red, green and blue.
+
+    Args:
+        tokens: Features that the directions and their ranges are found from, [N, D], D >= 3.
+        clip: Share of them that is cut off at either end of each colour's range.
+
+    Raises:
+        ValueError: Less than three channels.
+    """
+
+    def __init__(self, tokens: Tensor, *, clip: float = 0.01) -> None:
+        dims = tokens.shape[1]
+        if dims < 3:
+            raise ValueError(f'Three colours need at least 3 channels, found {dims}.')
+        tokens = tokens.double().cpu()
+        self.mean = tokens.mean(dim=0)
+        tokens = tokens - self.mean
+        _, vectors = torch.linalg.eigh(tokens.T @ tokens)  # columns, ascending
+        basis = vectors[:, -3:].flip(1)  # [D, 3]
+        strongest = basis.abs().argmax(dim=0)
+        self.basis = basis * basis[strongest, torch.arange(3)].sign()
+        colours = tokens @ self.basis  # [N, 3]
+        # torch.quantile takes no more than 16 million numbers.
+        self.low = torch.from_numpy(np.quantile(colours.numpy(), clip, axis=0))
+        self.high = torch.from_numpy(np.quantile(colours.numpy(), 1 - clip, axis=0))
+
+    def __call__(self, tokens: Tensor) -> np.ndarray:
+        """Colours of features [N, D], uint8 [N, 3]; these ones or others in the same space."""
+        colours = (tokens.double().cpu() - self.mean) @ self.basis
+        colours = ((colours - self.low) / (self.high - self.low).clamp(min=1e-12)).clamp(0, 1)
+        return (colours * 255).round().byte().numpy()
 
 
 @torch.no_grad()

@@ -77,6 +77,7 @@ TOOLS = {
     'infer.py': ['model', 'image'],
     'visualization/browse_dataset.py': [],
     'visualization/features.py': ['model', 'image'],
+    'visualization/mim.py': ['config'],
 }
 
 
