@@ -8,6 +8,7 @@ import copy
 import json
 import os
 import shutil
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -23,8 +24,9 @@ from torch.distributed.tensor import DTensor
 
 import evamm.registry  # noqa: F401
 from evamm.engine import FSDP2, LAMB, LARS, EVARunner
-from evamm.engine.strategies.sharded_checkpoint import merge_shards, read_sharded
+from evamm.engine.strategies.sharded_checkpoint import read_sharded
 
+REPO = Path(__file__).resolve().parents[2]
 EPOCHS, PER_EPOCH, TOTAL_BATCH = 2, 3, 4
 
 
@@ -147,6 +149,7 @@ CHECKS = (
     'fsdp_accumulates_and_resumes_inside_a_window',
     'fsdp_loads_weights_of_any_dialect',
     'sharded_checkpoints_resume',
+    'two_processes_resume_from_the_shards_of_one',
     'shards_of_weights_alone_are_loaded',
     'a_damaged_sharded_checkpoint_is_passed_over',
     'one_process_resumes_where_fsdp_stopped',
@@ -299,6 +302,23 @@ class Checks:
         whole = [read_sharded(self.root / name / 'epoch_2.pth') for name in ('shards', 's2')]
         assert_close(whole[1]['ema_state_dict'], whole[0]['ema_state_dict'], tolerance=0)
 
+    def two_processes_resume_from_the_shards_of_one(self):
+        folder = self.root / 'one' / 'epoch_1.pth'
+        assert len(list(folder.glob('*.safetensors'))) == 1
+        cfg = config(
+            self.root / 'one_to_two',
+            2,
+            model_wrapper_cfg={'type': 'evamm.FSDP2', 'sharded_checkpoints': True},
+            load_from=str(folder),
+            resume=True,
+        )
+        runner, losses = build(cfg, 'one_to_two')
+        runner.train()
+        assert len(losses.values) == PER_EPOCH
+        assert_close(weights(runner), self.single['weights'])
+        shards = (self.root / 'one_to_two' / 'epoch_2.pth').glob('*.safetensors')
+        assert len(list(shards)) == 2
+
     def shards_of_weights_alone_are_loaded(self):
         """``load_from`` a folder, into a sharded model: averaged weights or those trained."""
         folder = self.root / 'shards' / 'epoch_2.pth'
@@ -355,6 +375,19 @@ def train_alone(root):
     MMLogger._instance_dict.clear()
 
 
+def shard_alone(root):
+    """A sharded checkpoint of one process."""
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{root}/store', rank=0, world_size=1
+    )
+    options = {'model_wrapper_cfg': {'type': 'evamm.FSDP2', 'sharded_checkpoints': True}}
+    runner, _ = build({**config(root / 'one', 1, **options), 'launcher': 'pytorch'}, 'one')
+    runner.train()
+    torch.distributed.destroy_process_group()
+    MessageHub._instance_dict.clear()
+    MMLogger._instance_dict.clear()
+
+
 def one_process_resumes_where_fsdp_stopped(root):
     single = torch.load(root / 'single.pth', weights_only=True)
     cfg = config(root / 'back', 1, load_from=str(root / 'fsdp' / 'epoch_1.pth'), resume=True)
@@ -375,7 +408,11 @@ def one_process_resumes_from_shards(root):
 def shards_are_merged_into_the_file_of_one_process(root):
     single = torch.load(root / 'single.pth', weights_only=True)
     path = root / 'merged' / 'epoch_1.pth'
-    merge_shards(root / 'shards' / 'epoch_1.pth', path)
+    command = [sys.executable, str(REPO / 'tools' / 'merge_shards.py')]
+    command += [str(root / 'shards' / 'epoch_1.pth'), str(path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 1 and 'give --force' in again.stderr
     cfg = config(root / 'merged', 1, resume=True)
     runner, _ = build(cfg, 'merged')
     runner.train()
@@ -387,6 +424,7 @@ def main():
     torch.set_num_threads(1)
     if os.environ['RANK'] == '0':
         train_alone(root)
+        shard_alone(root)
     torch.distributed.init_process_group('gloo')
     checks = Checks(root)
     results = {}
