@@ -43,6 +43,14 @@ def test_the_config_shown_is_the_recipe():
         assert shown['model'][key] == whole[key]
 
 
+def test_the_sigmoid_loss_fits_over_a_recipe():
+    """As the table has it: without `_delete_`, arguments of the other loss would stay."""
+    (loss,) = re.findall(r'`model\.loss=(dict\(.*SigmoidLoss.*?\))`', PAGE)
+    cfg = load(RECIPE)
+    cfg.merge_from_dict({'model': dict(loss=eval(loss), logit_scale=10, logit_bias=-10)})
+    assert type(build(cfg.model).loss).__name__ == 'SigmoidLoss'
+
+
 @pytest.mark.parametrize(
     'options',
     [
