@@ -77,3 +77,35 @@ def test_released_size(name: str) -> None:
     expected = {key: value.shape for key, value in theirs.state_dict().items()}
     assert {key: value.shape for key, value in written.items()} == expected
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+def test_gradients_of_a_training_step(tmp_path: Path) -> None:
+    """Through the loss, both towers and everything that is computed for one token only."""
+    open_clip = pytest.importorskip('open_clip')
+    name = 'eva02-clip-b-16'
+    theirs, ours = clip_pairs.build_open_clip(name).double(), clip_pairs.build(name).double()
+    torch.save(theirs.state_dict(), tmp_path / 'file.pt')
+    load_checkpoint(ours, tmp_path / 'file.pt', complete=True)
+    images, tokens = clip_pairs.batch(name)
+    images, tokens = images.double(), tokens[: len(images)]
+    open_clip.loss.ClipLoss()(*theirs(images, tokens)).backward()
+    pair = ours.encode_image(images, normalize=True), ours.encode_text(tokens, normalize=True)
+    ours.loss(*pair, ours.logit_scale.exp()).backward()
+    text = dict(theirs.text.named_parameters())
+    for key, param in ours.text.named_parameters():
+        assert relative_error(param.grad, text[key].grad) < 1e-6, key
+    trunk = theirs.visual.trunk
+    last, their_last = ours.backbone.blocks[-1], trunk.blocks[-1]
+    width = ours.backbone.embed_dims
+    for found, expected in [
+        (ours.logit_scale.grad, theirs.logit_scale.grad),
+        (ours.head.weight.grad, trunk.head.weight.grad),
+        (ours.backbone.pos_embed.grad, trunk.pos_embed.grad),
+        (ours.backbone.cls_token.grad, trunk.cls_token.grad),
+        (ours.backbone.norm.weight.grad, trunk.norm.weight.grad),
+        (last.attn.q_bias.grad, their_last.attn.q_proj.bias.grad),
+        (last.attn.qkv.weight.grad[:width], their_last.attn.q_proj.weight.grad),
+        (last.attn.norm.weight.grad, their_last.attn.norm.weight.grad),
+        (last.mlp.w3.weight.grad, their_last.mlp.fc2.weight.grad),
+    ]:
+        assert relative_error(found, expected) < 1e-6
