@@ -5,6 +5,8 @@ docs/en/data_preparation.md.
 Only training data: a config adds what it is tested on.
 """
 
+_base_ = './merged2b_224.py'
+
 train_pipeline = [
     dict(type='evamm.LoadImageFromFile'),
     dict(
@@ -17,32 +19,13 @@ train_pipeline = [
     dict(type='evamm.PackPairInputs'),
 ]
 
+_shards = dict(type='evamm.ImageTextShards', shards='shards.json', pipeline=train_pipeline)
+
 train_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    pin_memory=True,
-    persistent_workers=True,
-    drop_last=True,
-    # As in the official runs: shards are drawn with replacement, 40 million pairs are an epoch.
-    sampler=dict(type='evamm.ShardSampler', replacement=True, epoch_samples=40_000_000),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='evamm.ImageTextMixture',
-        # 1.6 of 2 billion pairs are from LAION-2B.
-        weights=[1.6, 0.4],
         datasets=[
-            dict(
-                type='evamm.ImageTextShards',
-                data_root='data/laion2b',
-                shards='shards.json',
-                pipeline=train_pipeline,
-            ),
-            dict(
-                type='evamm.ImageTextShards',
-                data_root='data/coyo700m',
-                shards='shards.json',
-                pipeline=train_pipeline,
-            ),
+            dict(_shards, data_root='data/laion2b'),
+            dict(_shards, data_root='data/coyo700m'),
         ],
     ),
 )
