@@ -6,6 +6,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from evamm.engine.errors import ConfigError
 from evamm.registry import METRICS
 
 
@@ -27,6 +28,9 @@ class RetrievalRecall(BaseMetric):
         device: Where scores are computed; None takes the GPU where there is one.
         collect_device: Where results of several processes are gathered, 'cpu' or 'gpu'.
         prefix: First part of the names of the results.
+
+    Raises:
+        ConfigError: A k below 1; predictions without features, images without captions.
     """
 
     default_prefix = 'retrieval'
@@ -40,6 +44,10 @@ class RetrievalRecall(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        if not isinstance(topk, Sequence) or not topk or not all(k > 0 for k in topk):
+            raise ConfigError(
+                f'RetrievalRecall: topk must be one or more positive numbers, found {topk!r}.'
+            )
         self.topk = tuple(topk)
         self.chunk = chunk
         self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -49,7 +57,7 @@ class RetrievalRecall(BaseMetric):
         for sample in data_samples:
             missing = {'image_feature', 'text_features'} - set(sample)
             if missing:
-                raise ValueError(
+                raise ConfigError(
                     f'RetrievalRecall: the predictions hold no {", ".join(sorted(missing))}. Set '
                     "model.test_cfg=dict(type='retrieval')."
                 )
@@ -63,7 +71,7 @@ class RetrievalRecall(BaseMetric):
         owners = torch.arange(len(images), device=self.device).repeat_interleave(counts)  # [T]
         if int(counts.min()) == 0:
             number = int((counts == 0).sum())
-            raise ValueError(f'RetrievalRecall: {number} images have no caption to be found.')
+            raise ConfigError(f'RetrievalRecall: {number} images have no caption to be found.')
         ranks = {
             'image_to_text': image_to_text_ranks(images, texts, owners, self.chunk),
             'text_to_image': text_to_image_ranks(images, texts, owners, self.chunk),

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from evamm.engine.errors import ConfigError
 from evamm.evaluation import RetrievalRecall
 
 
@@ -94,11 +95,11 @@ def test_broken_features_find_nothing(where):
 
 
 def test_clear_errors():
-    with pytest.raises(ValueError, match="no image_feature, text_features.*type='retrieval'"):
+    with pytest.raises(ConfigError, match="no image_feature, text_features.*type='retrieval'"):
         RetrievalRecall().process(None, [dict(pred_score=torch.zeros(3))])
     samples = make(3)
     samples[1]['text_features'] = torch.zeros(0, 8)
-    with pytest.raises(ValueError, match='1 images have no caption'):
+    with pytest.raises(ConfigError, match='1 images have no caption'):
         run(samples)
 
 
@@ -107,3 +108,9 @@ def test_half_precision_features_are_compared_in_full():
     halves = [{key: value.bfloat16() for key, value in sample.items()} for sample in samples]
     full = [{key: value.float() for key, value in sample.items()} for sample in halves]
     assert run(halves) == run(full)
+
+
+@pytest.mark.parametrize('topk', [(), (0,), 1])
+def test_impossible_k(topk):
+    with pytest.raises(ConfigError, match='topk must be one or more positive numbers'):
+        RetrievalRecall(topk=topk)
