@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY := PASSIVE
 PINS := -c requirements/constraints.txt
 PACKAGING := setup.py requirements/constraints.txt requirements/runtime.txt
 
-.PHONY: help install install-upstream quickstart test lint test-upstream clean
+.PHONY: help install install-upstream quickstart cycle test lint test-upstream clean
 
 help:  ## show what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -27,6 +27,9 @@ install-upstream: $(VENV_UPSTREAM)/.installed  ## make .venv-upstream, with the 
 
 quickstart: $(VENV)/.installed  ## train, test and use an EVA-02 on digits
 	@$(VENV)/bin/python tools/quickstart.py
+
+cycle: $(VENV)/.installed  ## EVA in small: CLIP, pre-training, few labels, a second CLIP
+	@$(VENV)/bin/python tools/eva_cycle.py
 
 test: lint  ## all checks and the whole test suite
 	@$(VENV)/bin/python -m pytest

@@ -34,11 +34,12 @@ def digits(tmp_path, monkeypatch):
             pixels = np.zeros((28, 28, 3), np.uint8)
             row, column = rng.integers(0, 20, 2)
             pixels[row : row + 8, column : column + 8] = 255
-            path = tmp_path / f'data/digits/classification/{split}/{index % 2}/{index}.png'
+            name = ('zero', 'one')[index % 2]
+            path = tmp_path / f'data/digits/scene_classes/{split}/{name}/{index}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-            lines.setdefault(split, []).append(f'{index % 2}/{index}.png {index % 2}')
-    meta = tmp_path / 'data/digits/classification/meta'
+            lines.setdefault(split, []).append(f'{name}/{index}.png {index % 2}')
+    meta = tmp_path / 'data/digits/scene_classes/meta'
     meta.mkdir()
     for split, content in lines.items():
         (meta / f'{split}.txt').write_text('\n'.join(content))
@@ -54,10 +55,10 @@ def digits(tmp_path, monkeypatch):
 
 
 def build_clip(checkpoint: Path | None = None) -> EVACLIP:
-    """The CLIP that the config expects; the trunk of the student if there is a checkpoint."""
+    """The CLIP that the config expects; its trunk, and that of the student."""
     backbone = dict(
         type='evamm.EVAViT',
-        arch=dict(embed_dims=128, depth=4 if checkpoint is None else 6, num_heads=2),
+        arch=dict(embed_dims=128, depth=4, num_heads=2),
         img_size=40,
         patch_size=8,
         out_type='cls_token',
@@ -74,8 +75,9 @@ def build_clip(checkpoint: Path | None = None) -> EVACLIP:
 
 
 def test_from_a_teacher_to_every_model(call, digits, capsys):
-    options = [*NO_WORKERS, 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=6']
-    options += ['train_cfg.val_interval=3', 'default_hooks.logger.interval=1']
+    options = [*NO_WORKERS, 'train_dataloader.batch_size=8', 'train_cfg.max_iters=18']
+    options += ['train_cfg.val_interval=9', 'default_hooks.logger.interval=1']
+    options += ['param_scheduler.warmup=6', 'default_hooks.checkpoint.interval=9']
     assert call('train', CONFIG, '--cfg-options', *options) == 0
     work_dir = digits / 'work_dirs/eva02_mim_tiny_digits'
     records = [
@@ -87,7 +89,7 @@ def test_from_a_teacher_to_every_model(call, digits, capsys):
     assert len(losses) == 18 and len(cosines) == 2
     assert losses[-1] < losses[0] - 0.1 and cosines[1] > cosines[0]
 
-    path = work_dir / 'epoch_6.pth'
+    path = work_dir / 'iter_18.pth'
     state = read_checkpoint(path).state_dict
     assert {name.partition('.')[0] for name in state} == {'backbone', 'lm_head'}
     capsys.readouterr()
@@ -95,27 +97,23 @@ def test_from_a_teacher_to_every_model(call, digits, capsys):
     assert f'mim/cosine: {cosines[-1]:.4f}' in capsys.readouterr().out
 
     # Classification, by the path alone.
-    tuned = REPO / 'configs/digits/eva02_tiny_digits.py'
-    options = [*NO_WORKERS, 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=1']
-    options += ['model.backbone.init_cfg.type=Pretrained']
+    tuned = REPO / 'configs/digits/eva02_tiny_digit_scenes.py'
+    options = [*NO_WORKERS, 'train_dataloader.batch_size=8', 'train_cfg.max_iters=2']
+    options += ['train_dataloader.dataset.ann_file=meta/train.txt', 'param_scheduler.warmup=1']
+    options += ['model.backbone.init_cfg.type=Pretrained', 'default_hooks.checkpoint.interval=2']
     options += [f'model.backbone.init_cfg.checkpoint={path}']
-    options += ['model.backbone.img_size=40', 'model.backbone.patch_size=8']
-    for loader in ('val_dataloader', 'test_dataloader'):
-        options += [f'{loader}.dataset.pipeline.1.scale=40']
-        options += [f'{loader}.dataset.pipeline.2.crop_size=40']
-    options += ['train_dataloader.dataset.pipeline.2.scale=40', 'param_scheduler.warmup=1']
     assert call('train', tuned, '--cfg-options', *options) == 0
-    assert (digits / 'work_dirs/eva02_tiny_digits/epoch_1.pth').is_file()
-    log = next((digits / 'work_dirs/eva02_tiny_digits').glob('*/*.log')).read_text()
+    assert (digits / 'work_dirs/eva02_tiny_digit_scenes/iter_2.pth').is_file()
+    log = next((digits / 'work_dirs/eva02_tiny_digit_scenes').glob('*/*.log')).read_text()
     assert f'Trunk from {path}' in log
 
     # Features, and the image tower of a second CLIP.
-    trunk = EVAViT(dict(embed_dims=128, depth=6, num_heads=2), img_size=40, patch_size=8)
+    trunk = EVAViT(dict(embed_dims=128, depth=4, num_heads=2), img_size=40, patch_size=8)
     report = load_checkpoint(trunk, path)
     assert {rule for _, rule, _ in report.dropped} == {'mim-extras'} and not report.missing
     clip = build_clip(path)
     clip.init_weights()
-    assert torch.equal(clip.backbone.blocks[5].attn.qkv.weight, trunk.blocks[5].attn.qkv.weight)
+    assert torch.equal(clip.backbone.blocks[3].attn.qkv.weight, trunk.blocks[3].attn.qkv.weight)
 
 
 def test_a_missing_teacher_is_named_before_anything_begins(call, digits, capsys):
