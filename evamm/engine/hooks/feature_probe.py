@@ -18,9 +18,10 @@ from ..runner.rng_state import get_rng_state, set_rng_state
 class FeatureProbeHook(Hook):
     """Extracts features of two labelled sets every few epochs and scores them.
 
-    The model gives features by ``extract_feat(inputs)``, [B, D] or a sequence that ends with it. It
-    runs in evaluation mode without gradients; its weights, its mode and all random number
-    generators are left as they were, so a run is the same with and without the hook.
+    The model gives features by ``pooled_features(inputs)`` (pre-training), [B, D], or else by
+    ``extract_feat(inputs)``, [B, D] or a sequence that ends with it. It runs in evaluation mode
+    without gradients; its weights, its mode and all random number generators are left as they were,
+    so a run is the same with and without the hook.
 
     The result goes to the log and to every visualisation backend as ``<name>/top1`` in %.
 
@@ -118,7 +119,8 @@ class FeatureProbeHook(Hook):
             if seen >= limit:
                 break
             data = model.data_preprocessor(batch, False)
-            out = model.extract_feat(data['inputs'])
+            extract = getattr(model, 'pooled_features', None) or model.extract_feat
+            out = extract(data['inputs'])
             out = out[-1] if isinstance(out, (tuple, list)) else out
             if out.ndim != 2:
                 raise ConfigError(

@@ -210,6 +210,11 @@ class MaskedPretrainer(BaseModel):
         """Output of the trunk for images without a mask."""
         return self.backbone(images)
 
+    def pooled_features(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
+        """Mean of the patch tokens of whole images, [B, D]; what evaluation hooks look at."""
+        tokens = self.extract_feat(self.split_inputs(inputs)[0])[-1]  # [B, P + N, D]
+        return tokens[:, int(self.backbone.cls_token is not None) :].mean(dim=1)
+
     def loss(self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence) -> dict[str, Tensor]:
         """Loss of a batch."""
         raise NotImplementedError
