@@ -66,7 +66,7 @@ def test_cuda_casts_and_scales_float16_only(dtype, scales):
 
 
 @needs_cuda
-def test_float16_scale_survives_a_resume():
+def test_cuda_float16_scale_survives_a_resume():
     model, inputs, labels = model_and_data('cuda')
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     wrapper = AmpOptimWrapper(optimizer, dtype='float16', loss_scale={'init_scale': 1024.0})

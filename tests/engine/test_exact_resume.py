@@ -145,6 +145,7 @@ def start_two(*command):
         port = free.getsockname()[1]
     env = {
         **os.environ,
+        'CUDA_VISIBLE_DEVICES': '',
         'OMP_NUM_THREADS': '1',
         'WORLD_SIZE': '2',
         'MASTER_ADDR': 'localhost',
