@@ -56,7 +56,8 @@ def check_dataset(dataset: Any, key: str, num_classes: int | None, *, training: 
         if len(part) == 0:
             raise DataError(f'{part_key}: there is not a single sample in {_place(part)}.')
         _check_classes(part, part_key, num_classes)
-        if hasattr(part, 'get_data_info'):
+        # Shards have neither labels nor files; a bad sample in them is left to training.
+        if hasattr(part, 'get_data_info') and not hasattr(part, 'find_damage'):
             _check_labels(part, part_key, num_classes, training)
             _check_files(part, part_key)
 

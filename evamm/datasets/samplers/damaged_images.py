@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from mmengine.fileio import get
 from mmengine.logging import print_log
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset, get_worker_info
 
 # Images that are named in the log.
@@ -69,6 +69,8 @@ def damage_in(content: bytes) -> str | None:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
+    except UnidentifiedImageError:
+        return 'no image of a known format'
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, ...
         return str(error) or type(error).__name__
     try:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from evamm.datasets import ImageTextShards, ShardSampler
+from evamm.datasets import ImageTextMixture, ImageTextShards, ShardSampler
+from evamm.datasets.checks import check_dataset
 from evamm.datasets.image_text import shard_cache
 from evamm.datasets.image_text import shards as shards_module
 from evamm.datasets.image_text.shard_cache import ShardCache, ShardUnavailableError
@@ -153,6 +154,21 @@ def test_damaged_samples_are_replaced_counted_and_named(tmp_path, workers):
     # In the same way in every run.
     assert train(dataset, 2 - workers)[1] == batches
     assert train(dataset, workers, skip=3)[1] == batches[3:]
+
+
+def test_a_bad_first_sample_does_not_keep_a_run_from_beginning(tmp_path):
+    for name in ('a', 'b'):
+        write_shard(tmp_path / f'{name}.tar', range(20), drop=('000000.txt',))
+    parts = [build(str(tmp_path / f'{name}.tar'), tmp_path) for name in ('a', 'b')]
+    mixture = ImageTextMixture(parts)
+    check_dataset(mixture, 'train_dataloader.dataset', None, training=True)
+    assert train(mixture)[0].damage.replaced > 0
+
+
+def test_no_image_at_all_is_said_without_an_address_in_memory(tmp_path):
+    path = write_shard(tmp_path / 'a.tar', [0], content={0: {'png': b'no image'}})
+    name, reason = build(str(path), tmp_path).find_damage(0)
+    assert name.endswith('a.tar::000000') and reason == 'no image of a known format'
 
 
 def test_too_many_damaged_samples_end_the_run(tmp_path):
