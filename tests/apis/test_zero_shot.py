@@ -328,3 +328,9 @@ def test_galleries_are_drawn(model: torch.nn.Module, photos: Path) -> None:
     two = evamm.retrieval_gallery(model, photos, TEXTS, direction='image_to_text')
     for picture in (one, two):
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 500
+
+
+@pytest.mark.parametrize('count', [0, 3])
+def test_a_pair_has_no_number_of_classes(count):
+    with pytest.raises(ValueError, match='an image-text model has no classes.*-headless'):
+        evamm.get_model('EVA02-CLIP-B-16', device='meta', num_classes=count)
