@@ -1,5 +1,6 @@
-# Two commands on a machine with nothing but Python >= 3.10:
+# Three commands on a machine with nothing but Python >= 3.10:
 #     make quickstart      train, test and use a small EVA-02 on real digit images
+#     make cycle           the idea of EVA in small: teacher, pre-training, few labels
 #     make test            the whole test suite
 # Each makes its virtual environment if it is not there; later runs start at once.
 
