@@ -22,14 +22,20 @@ MIN_CROP = {
     'imagenet21k_224': 0.5,
     'imagenet21k_448': 0.2,
 }
+TEST_ONLY = (
+    'imagenet_224_test',
+    'imagenet_336_test',
+    'imagenet_zero_shot_224',
+    'imagenet_zero_shot_336',
+)
 LOAD = dict(type='evamm.LoadImageFromFile')  # EXIF rotation is ignored
 PRETRAINING = re.compile('_(mim|mae)_')  # tests/configs/test_mim_recipes.py
 PILLOW = dict(backend='pillow', interpolation='bicubic')
 
 
 def test_every_size_is_tested():
-    found = {p.stem for p in DATASETS.glob('imagenet*_*.py')} - {'imagenet_224_test'}
-    assert found == set(MIN_CROP)
+    found = {p.stem for p in DATASETS.glob('imagenet*_*.py')}
+    assert found == {*MIN_CROP, *TEST_ONLY}
 
 
 @pytest.mark.parametrize('name', MIN_CROP)
@@ -60,12 +66,13 @@ def test_training_pipeline_is_the_official_one(name):
     ]
 
 
-@pytest.mark.parametrize('name', MIN_CROP)
+@pytest.mark.parametrize('name', [*MIN_CROP, *TEST_ONLY])
 def test_test_pipeline_is_the_official_one(name):
-    size = int(name.rpartition('_')[2])
+    size = int(re.findall(r'_(\d+)', name)[0])
     cfg = load(DATASETS / f'{name}.py')
-    loaders = [cfg.test_dataloader, cfg.val_dataloader]
-    for loader in filter(None, loaders):
+    loaders = list(filter(None, [cfg.test_dataloader, cfg.val_dataloader]))
+    assert loaders
+    for loader in loaders:
         assert loader.dataset.pipeline == [
             LOAD,
             dict(type='evamm.ResizeEdge', scale=size, **PILLOW),
