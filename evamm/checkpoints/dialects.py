@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, abbreviate
 from .layouts import Layout, family_of, find_layout, layout_for
+from .mae_decoder import decoder_name_here, decoder_name_in_mmpretrain
 from .rope_buffers import rope_buffers
 from .wrappers import strip_module_prefix
 
@@ -175,7 +176,7 @@ def _name_of_rest(name: str, rest: Mapping[str, Tensor], prefix: str) -> str:
             return 'logit_scale'
         if _OLD_TEXT.match(name):
             return f'text.{name}'
-    return name
+    return decoder_name_here(name, rest)
 
 
 def _join(trunk: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
@@ -270,6 +271,8 @@ def from_evamm(
     for name, value in state_dict.items():
         if name in clip:
             out[name] = value
+        elif dialect == 'mmpretrain' and (theirs := decoder_name_in_mmpretrain(name, state_dict)):
+            out[theirs] = value
         elif dialect == 'mmpretrain' and _HEAD.match(name):
             out[_HEAD.sub(r'head.fc.\1', name)] = value
         elif dialect == 'official' and probe and name.startswith('head.'):
