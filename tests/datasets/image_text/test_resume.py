@@ -65,9 +65,7 @@ def test_one_process(shards, tmp_path, workers, by_epoch):
 
 
 def test_another_mixture_is_named_when_a_run_goes_on(shards, tmp_path):
-    cfg = toy_run.config(
-        tmp_path / 'run', shards, tmp_path / 'cache', by_epoch=False, mixture=True
-    )
+    cfg = toy_run.config(tmp_path / 'run', shards, tmp_path / 'cache', by_epoch=False, mixture=True)
     cfg['train_cfg']['max_iters'] = 2
     toy_run.train(cfg)
     for weights, words in (([3, 1], None), ([1, 3], 'weights [3.0, 1.0] then, [1.0, 3.0] now')):
