@@ -5,7 +5,7 @@ The recipe of EVA-02 with data and teacher exchanged and the model made small: 0
 eva02_clip_tiny_digits.py trains; another one: `--cfg-options
 model.teacher.init_cfg.checkpoint=PATH`. Fine-tune with `model.backbone.init_cfg` set to the result.
 eva02_mim_tiny_digits_cached.py reads the teacher's features from disk.
-Hardware: 2 CPU cores, some minutes.
+Hardware: 2 CPU cores, about 6 minutes (measured on a busy machine).
 Command: python tools/train.py configs/digits/eva02_mim_tiny_digits.py
 Total batch: 1 process x 100 images = 100.
 """
