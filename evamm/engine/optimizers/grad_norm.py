@@ -26,6 +26,8 @@ class GradNormRecorder:
         else:
             wrappers = {'grad_norm': optim_wrapper}
         for name, wrapper in wrappers.items():
+            if not isinstance(wrapper, OptimWrapper):
+                continue  # DeepSpeed and Colossal-AI keep their gradients to themselves
             clips = bool(wrapper.clip_grad_kwargs)
             if clips and not hasattr(wrapper, 'grad_norm'):
                 continue

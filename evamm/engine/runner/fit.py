@@ -27,6 +27,8 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
         ConfigError: Two parts of the model do not fit.
     """
     model = bare_model(runner)
+    if not isinstance(model, nn.Module):
+        return  # mmengine's FlexibleRunner builds the model when it begins
     model = getattr(model, 'module', model)  # test-time augmentation is a wrapper too
     head = getattr(model, 'head', None)
     _check_widths(model, head)
