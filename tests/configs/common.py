@@ -1,5 +1,6 @@
 """Where the configs are, and a model of a config without memory for its weights."""
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -20,9 +21,13 @@ def name_of(path: Path) -> str:
 
 
 @cache
-def load(path: Path) -> Config:
-    """Shared by the tests, which only read it."""
+def _read(path: Path) -> Config:
     return Config.fromfile(path)
+
+
+def load(path: Path) -> Config:
+    """A config of one's own: each is read once, and a test may change it."""
+    return deepcopy(_read(path))
 
 
 def build_on_meta(cfg: Config) -> torch.nn.Module:
