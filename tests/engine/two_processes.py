@@ -13,6 +13,7 @@ from exact_runs import Crash, scramble
 from mmengine.logging import MessageHub
 
 from evamm.engine import EVARunner
+from evamm.engine.runner.launch import leave_process_group
 
 
 def train(cfg, name, **overrides):
@@ -30,6 +31,7 @@ def main():
         train(cfg, 'stopped', custom_hooks=[*cfg['custom_hooks'], stop])
     scramble()
     train(cfg, 'resumed', resume=True)
+    leave_process_group()
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
+import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -168,4 +169,15 @@ def run_tool(main: Callable[[], None]) -> int:
             raise
         print(f'error: {sentence}', file=sys.stderr)
         return 1
+    leave_process_group()
     return 0
+
+
+def leave_process_group() -> None:
+    """End the communication of a finished run, whose threads would outlive the interpreter.
+
+    One that asks for Python's lock while Python shuts down ends the process with an abort ("terminate
+    called without an active exception"): everything is done, and torchrun reports a failure.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
