@@ -176,8 +176,8 @@ def run_tool(main: Callable[[], None]) -> int:
 def leave_process_group() -> None:
     """End the communication of a finished run, whose threads would outlive the interpreter.
 
-    One that asks for Python's lock while Python shuts down ends the process with an abort ("terminate
-    called without an active exception"): everything is done, and torchrun reports a failure.
+    One that asks for Python's lock while Python shuts down ends the process with an abort
+    ("terminate called without an active exception"): all is done, and torchrun reports a failure.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
