@@ -130,11 +130,11 @@ def _as_target(value: Tensor, target: Tensor) -> Tensor:
 
 
 def _patch_grid(model: nn.Module, target: dict[str, Tensor]) -> tuple[int, int] | None:
-    """The patch grid of the trunk inside a model, None if it does not say."""
+    """The grid of ``pos_embed`` of the trunk inside a model, None if it does not say."""
     prefix = find_trunk_prefix(target)
     if prefix is None:
         return None
-    grid = getattr(model.get_submodule(prefix.rstrip('.')), 'grid_size', None)
+    grid = getattr(model.get_submodule(prefix.rstrip('.')), 'pos_grid_size', None)
     return None if grid is None else tuple(grid)
 
 

@@ -23,7 +23,7 @@ def resize_pos_embed(
 ) -> Tensor:
     """Resizes the patch rows of a position embedding; the class row is kept as it is.
 
-    Bicubic, ``align_corners=False``, no antialiasing, computed in fp32
+    Bicubic, ``align_corners=False``, no antialiasing, computed in fp32 or better
     (``EVA-02/asuka/run_class_finetuning.py``). timm antialiases, which gives other numbers.
 
     Args:
@@ -49,7 +49,8 @@ def resize_pos_embed(
     if tuple(grid) == tuple(target_grid):
         return pos_embed
     prefix, patches = pos_embed[:, :prefix_tokens], pos_embed[:, prefix_tokens:]
-    patches = patches.float().unflatten(1, grid).permute(0, 3, 1, 2)  # [1, D, h, w]
+    patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
+    patches = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # [1, D, h, w]
     patches = F.interpolate(patches, size=target_grid, mode='bicubic', align_corners=False)
     patches = patches.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # [1, h' * w', D]
     return torch.cat((prefix, patches), dim=1)

@@ -4,6 +4,7 @@ from .backbones import EVAViT
 from .clip import EVACLIP, CLIPTextTransformer
 from .heads import CLIPTargetHead, LinearProbeHead
 from .losses import ContrastiveLoss, SigmoidLoss
+from .necks import SimpleFeaturePyramid
 from .pretrainers import EVAPretrainer, MAEPretrainer
 from .teachers import BackboneTeacher, CLIPTeacher, OpenCLIPTeacher
 
@@ -13,6 +14,7 @@ __all__ = [
     'ContrastiveLoss',
     'EVAViT',
     'SigmoidLoss',
+    'SimpleFeaturePyramid',
     'CLIPTargetHead',
     'LinearProbeHead',
     'EVAPretrainer',

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-from evamm.checkpoints import resize_pos_embed
+from evamm.checkpoints import load_checkpoint, resize_pos_embed
 from evamm.models.backbones import EVAViT
 from evamm.registry import MODELS
 
@@ -53,6 +53,24 @@ def test_state_dict_holds_nothing_of_the_grid_but_pos_embed():
     assert [name for name in small if small[name].shape != large[name].shape] == ['pos_embed']
     assert not [name for name in small if 'rope' in name or 'freqs' in name]
     assert set(small) == {name for name, _ in build().named_parameters()}
+
+
+@pytest.mark.parametrize('img_size', [32, (24, 40)])
+def test_position_embedding_kept_at_the_size_of_pretraining(img_size, tmp_path):
+    detector = dict(out_type='featmap', final_norm=False, with_cls_token=False)
+    small = build(**detector).eval()
+    large = EVAViT(SMALL, img_size=img_size, pretrain_img_size=16, **detector).eval()
+    assert large.grid_size == tuple(side // 4 for side in large.img_size)
+    large.load_state_dict(small.state_dict())  # nothing is of another shape
+    x = torch.randn(1, 3, *large.img_size)
+    assert torch.equal(large(x)[0], small(x)[0])
+    # A file with another table is resized to the one that is kept.
+    other = build(img_size=24)
+    torch.save(other.state_dict(), tmp_path / 'other.pth')
+    report = load_checkpoint(large, tmp_path / 'other.pth')
+    assert [name for name, *_ in report.resized] == ['pos_embed']
+    expected = resize_pos_embed(other.pos_embed.detach(), (4, 4))
+    torch.testing.assert_close(large.pos_embed.detach(), expected)
 
 
 def test_output_types():
@@ -183,6 +201,7 @@ def test_windowed_trunk_runs_at_any_size_without_class_token():
         (dict(img_size=-4), 'img_size=-4 must be'),
         (dict(img_size=(16, 16, 16)), 'or .height, width.'),
         (dict(img_size=16.0), 'img_size=16.0 must be'),
+        (dict(pretrain_img_size=18), r'pretrain_img_size=\(18, 18\)'),
         (dict(patch_size=0), 'patch_size=0 must be'),
         (dict(in_channels=0), 'in_channels=0 must be'),
         (dict(out_indices=()), r'out_indices=\(\) must name a block'),

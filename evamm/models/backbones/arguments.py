@@ -8,8 +8,10 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def image_size(value: int | Sequence[int], patch_size: int) -> tuple[int, int]:
-    """Height and width of the input.
+def image_size(
+    value: int | Sequence[int], patch_size: int, name: str = 'img_size'
+) -> tuple[int, int]:
+    """Height and width of the input, or of the one that an argument of another name means.
 
     Raises:
         ValueError: It is no size, or no multiple of the patch size.
@@ -17,10 +19,10 @@ def image_size(value: int | Sequence[int], patch_size: int) -> tuple[int, int]:
     sides = (value, value) if isinstance(value, int) else value
     if not isinstance(sides, Sequence) or len(sides) != 2 or not all(map(is_count, sides)):
         raise ValueError(
-            f'img_size={value!r} must be a positive number of pixels, or (height, width).'
+            f'{name}={value!r} must be a positive number of pixels, or (height, width).'
         )
     if any(side % patch_size for side in sides):
-        raise ValueError(f'img_size={tuple(sides)} is no multiple of patch_size={patch_size}.')
+        raise ValueError(f'{name}={tuple(sides)} is no multiple of patch_size={patch_size}.')
     return (sides[0], sides[1])
 
 

@@ -30,11 +30,13 @@ class EVAViT(BaseModule):
 
     The image size only sets the grid that ``pos_embed`` is stored for. Any other size, square or
     not, works at call time: the position embedding is resized (bicubic) and the RoPE table is
-    computed for the grid.
+    computed for the grid. Detectors train that way: ``pretrain_img_size`` keeps the embedding at
+    the size of pre-training.
 
     Args:
         arch: Name in :data:`evamm.models.variants.ARCHS` or a dict of ``EVAArch`` fields.
         img_size: Side of the input in pixels, or (height, width).
+        pretrain_img_size: The same for ``pos_embed``; None for ``img_size``.
         patch_size: Side of a patch; None for the released one.
         in_channels: Channels of the input.
         out_indices: Blocks whose output is returned, negative ones count from the end.
@@ -69,6 +71,7 @@ class EVAViT(BaseModule):
         arch: str | Mapping | EVAArch = 'eva02-tiny',
         *,
         img_size: int | Sequence[int] = 224,
+        pretrain_img_size: int | Sequence[int] | None = None,
         patch_size: int | None = None,
         in_channels: int = 3,
         out_indices: int | Sequence[int] = -1,
@@ -94,6 +97,10 @@ class EVAViT(BaseModule):
         check_counts(patch_size=self.patch_size, in_channels=in_channels)
         self.img_size = image_size(img_size, self.patch_size)
         self.grid_size = tuple(side // self.patch_size for side in self.img_size)
+        if pretrain_img_size is None:
+            pretrain_img_size = self.img_size
+        stored = image_size(pretrain_img_size, self.patch_size, 'pretrain_img_size')
+        self.pos_grid_size = tuple(side // self.patch_size for side in stored)
         if out_type not in OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} is unknown; use one of {OUT_TYPES}.')
         if out_type == 'cls_token' and not with_cls_token:
@@ -120,7 +127,7 @@ class EVAViT(BaseModule):
         self.patch_embed = PatchEmbed(dims, self.patch_size, in_channels)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dims)) if with_cls_token else None
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dims)) if with_mask_token else None
-        tokens = 1 + self.grid_size[0] * self.grid_size[1]
+        tokens = 1 + self.pos_grid_size[0] * self.pos_grid_size[1]
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dims))
         rates = torch.linspace(0, drop_path_rate, arch.depth, device='cpu').tolist()
         self.blocks = nn.ModuleList(
@@ -206,7 +213,7 @@ class EVAViT(BaseModule):
             if self.mask_token is None:
                 raise ValueError('forward(x, mask) needs EVAViT(with_mask_token=True).')
             x = torch.where(mask.reshape(*x.shape[:2], 1), self.mask_token.to(x.dtype), x)
-        pos_embed = resize_pos_embed(self.pos_embed, grid, self.grid_size)  # [1, 1 + N, D]
+        pos_embed = resize_pos_embed(self.pos_embed, grid, self.pos_grid_size)  # [1, 1 + N, D]
         if self.cls_token is None:
             return x + pos_embed[:, 1:], grid
         cls_token = self.cls_token.expand(x.shape[0], -1, -1)

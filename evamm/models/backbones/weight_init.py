@@ -74,7 +74,7 @@ def init_pretrain(trunk: nn.Module, arch: EVAArch) -> None:
         for token in _tokens(trunk):
             if token is not trunk.pos_embed:
                 nn.init.normal_(token, std=0.02)
-        trunk.pos_embed.copy_(sincos_pos_embed(arch.embed_dims, *trunk.grid_size))
+        trunk.pos_embed.copy_(sincos_pos_embed(arch.embed_dims, *trunk.pos_grid_size))
         conv.reset_parameters()
         nn.init.xavier_uniform_(conv.weight.flatten(1))
         _init_linears(trunk, nn.init.xavier_uniform_)

@@ -4,7 +4,7 @@ from .attention import Attention
 from .block import Block
 from .drop_path import DropPath, draw_drop_path
 from .ffn import MLP, SwiGLU
-from .norm import LayerNorm
+from .norm import LayerNorm, LayerNorm2d
 from .patch_embed import PatchEmbed
 from .rope import apply_rope, rope_table
 from .window import window_partition, window_unpartition
@@ -15,6 +15,7 @@ __all__ = [
     'Block',
     'DropPath',
     'LayerNorm',
+    'LayerNorm2d',
     'PatchEmbed',
     'SwiGLU',
     'apply_rope',

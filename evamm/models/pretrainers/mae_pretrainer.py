@@ -91,7 +91,7 @@ class MAEPretrainer(MaskedPretrainer):
         """Trunk by its rule, everything else Xavier uniform; the tables are computed."""
         trunk = self.backbone
         trunk.init_weights()
-        trunk.pos_embed.copy_(sincos_pos_embed(trunk.embed_dims, *trunk.grid_size))
+        trunk.pos_embed.copy_(sincos_pos_embed(trunk.embed_dims, *trunk.pos_grid_size))
         dims = self.mask_token.shape[-1]
         self.decoder_pos_embed.copy_(sincos_pos_embed(dims, *trunk.grid_size))
         nn.init.normal_(self.mask_token, std=0.02)
