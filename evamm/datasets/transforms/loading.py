@@ -10,17 +10,32 @@ from PIL import Image
 
 from evamm.registry import TRANSFORMS
 
+# Tag of the EXIF data that says how a camera was held, and what undoes each of its values.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Markers of JPEG frames (SOF0 ... SOF15) without DHT, JPG and DAC, which lie between them.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
-def decode_image(content: bytes) -> np.ndarray:
+def decode_image(content: bytes, *, orientation: bool = False) -> np.ndarray:
     """Decode an image file of any format to 8-bit colour.
 
     OpenCV and Pillow give the same bits for JPEG files (the same libjpeg-turbo settings) and PNG
     files of 8 bits; OpenCV takes two thirds of the time. Pillow, whose `convert('RGB')` the
     official code uses, decodes what OpenCV converts differently (CMYK) or cannot read (GIF).
-    The orientation in EXIF data is ignored, as in the official code.
+
+    Args:
+        content: The file.
+        orientation: Turn the image upright by its EXIF data, as the official code does in
+            detection; elsewhere it ignores them.
 
     Returns:
         uint8 [H, W, 3] in BGR order, contiguous.
@@ -35,7 +50,19 @@ def decode_image(content: bytes) -> np.ndarray:
     if image is None:
         rgb = np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
         image = np.ascontiguousarray(rgb[..., ::-1])
+    if orientation and (turn := _turn(content)) is not None:
+        image = np.array(Image.fromarray(image).transpose(turn))
     return image
+
+
+def _turn(content: bytes) -> Image.Transpose | None:
+    """How Pillow has to transpose an image so that it stands upright; None if it does."""
+    if content[:2] == b'\xff\xd8' and b'Exif\0' not in content[:65536]:
+        return None  # most files: nothing to parse
+    try:
+        return _TURNS.get(Image.open(io.BytesIO(content)).getexif().get(_ORIENTATION))
+    except Exception:  # damaged data beside a sound image
+        return None
 
 
 def _jpeg_channels(content: bytes) -> int | None:
@@ -65,10 +92,12 @@ class LoadImageFromFile(BaseTransform):
 
     Args:
         backend_args: Arguments of the file backend, see mmengine.fileio.
+        orientation: See :func:`decode_image`.
     """
 
-    def __init__(self, backend_args: dict | None = None) -> None:
+    def __init__(self, backend_args: dict | None = None, orientation: bool = False) -> None:
         self.backend_args = backend_args
+        self.orientation = orientation
 
     def transform(self, results: dict) -> dict:
         """
@@ -82,11 +111,14 @@ class LoadImageFromFile(BaseTransform):
         if content is None:
             content = fileio.get(path, backend_args=self.backend_args)
         try:
-            results['img'] = decode_image(content)
+            results['img'] = decode_image(content, orientation=self.orientation)
         except OSError as error:
             raise OSError(f'{path} is not an image that can be decoded: {error}') from error
         results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(backend_args={self.backend_args})'
+        return (
+            f'{type(self).__name__}(backend_args={self.backend_args}, '
+            f'orientation={self.orientation})'
+        )
