@@ -2,13 +2,12 @@
 
 import math
 
-from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper
-from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType, _ParamScheduler
+from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType
 
 from evamm.registry import PARAM_SCHEDULERS
 
 from ..errors import ConfigError
+from .optimizer_steps import OptimizerStepLR
 
 
 def warmup_cosine(
@@ -37,7 +36,7 @@ def warmup_cosine(
 
 
 @PARAM_SCHEDULERS.register_module()
-class WarmupCosineLR(_ParamScheduler):
+class WarmupCosineLR(OptimizerStepLR):
     """Linear warm-up from 0, then cosine: one value per optimizer step, in closed form.
 
     mmengine steps its schedulers once per iteration, also while gradients are being accumulated.
@@ -113,53 +112,15 @@ class WarmupCosineLR(_ParamScheduler):
             from_zero=from_zero,
         )
 
-    @property
-    def accumulation(self) -> int:
-        """Iterations per optimizer step."""
-        if isinstance(self.optimizer, OptimWrapper):
-            return self.optimizer._accumulative_counts
-        return 1
-
     def _get_value(self) -> list[float]:
-        counts = self.accumulation
-        # The last window may be a short one, hence the ceiling.
-        total_steps = -(-(self.end - self.begin) // counts)
         return [
             warmup_cosine(
-                (self._global_step - self.begin) // counts,
-                total_steps=total_steps,
-                warmup_steps=self.warmup // counts,
+                self.optimizer_step,
+                total_steps=self.total_steps,
+                warmup_steps=self.warmup // self.accumulation,
                 peak=base_value,
                 eta_min=self.eta_min * group.get('lr_scale', 1.0),
                 from_zero=self.from_zero,
             )
             for base_value, group in zip(self.base_values, self.optimizer.param_groups, strict=True)
         ]
-
-    def step(self) -> None:
-        """Set the value of the next iteration in every group.
-
-        Replaces mmengine's step, which warns when several iterations pass before the first
-        optimizer step; with accumulation that is the normal course.
-        """
-        self._global_step += 1
-        self._apply()
-
-    def _apply(self) -> None:
-        if self.begin <= self._global_step < self.end:
-            self.last_step = self._global_step - self.begin
-            for group, value in zip(self.optimizer.param_groups, self._get_value(), strict=True):
-                group['lr'] = value
-        self._last_value = [group['lr'] for group in self.optimizer.param_groups]
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Go on at the iteration and with the peak rates of a saved state."""
-        self._global_step = state_dict['_global_step']
-        self.base_values = list(state_dict['base_values'])
-        if state_dict['end'] != self.end:
-            print_log(
-                f'The schedule of the resumed run ended at iteration {state_dict["end"]}, this one '
-                f'ends at {self.end}: going on along this one.',
-                'current',
-            )
-        self._apply()
