@@ -1,4 +1,5 @@
 import copy
+import importlib
 
 import numpy as np
 import pytest
@@ -69,9 +70,8 @@ def test_resumes_in_the_middle_and_goes_on_along_a_longer_curve():
 
 def test_says_when_a_milestone_lies_after_the_end(monkeypatch):
     said = []
-    monkeypatch.setattr(
-        'evamm.engine.schedulers.warmup_multistep.print_log', lambda text, _: said.append(text)
-    )
+    module = importlib.import_module('evamm.engine.schedulers.warmup_multistep')
+    monkeypatch.setattr(module, 'print_log', lambda text, _: said.append(text))
     settings = dict(warmup_steps=2, milestones=[8], end=18)
     WarmupMultiStepLR(wrapper([1.0], accumulation=2), **settings)
     assert not said
