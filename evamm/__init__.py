@@ -11,6 +11,7 @@ from evamm import compat
 from evamm.version import __version__
 
 _API_NAMES = (
+    'DetInferencer',
     'FeatureExtractor',
     'ImageClassificationInferencer',
     'ZeroShotInferencer',

@@ -7,6 +7,7 @@ from types import ModuleType
 from evamm import compat
 
 _HOME = {
+    'DetInferencer': 'detection',
     'FeatureExtractor': 'features',
     'ImageClassificationInferencer': 'classification',
     'ZeroShotInferencer': 'zero_shot',

@@ -22,7 +22,7 @@ from evamm.apis.images import (
     load_image,
 )
 from evamm.apis.loader import load_batches
-from evamm.apis.model import can_classify, class_names, get_model, load_weights
+from evamm.apis.model import can_classify, class_names, get_model, is_detector, load_weights
 from evamm.apis.model_index import list_models
 from evamm.apis.transforms import ImageTransform
 
@@ -209,6 +209,11 @@ def build_for_inference(
 def _check_head(config: Config, needs_head: bool, name: str | None = None) -> None:
     if needs_head and not can_classify(config):
         name = name or config.filename or 'This model'
+        if is_detector(config):
+            raise NotImplementedError(
+                f'{name} finds boxes and has no classifier of images: '
+                'evamm.DetInferencer(model)(images).'
+            )
         raise NotImplementedError(
             f'{name} has no classifier, so it predicts no class. It gives features: '
             'evamm.extract_features(model, images), or evamm.FeatureExtractor(model)(images).'

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
+from torch import nn
 
 from evamm.apis.config import load_config
 from evamm.apis.model_index import ModelEntry, prefers_averaged
@@ -112,8 +113,10 @@ def get_model(
     built._config = config
     built._metainfo = entry
     built._dataset_meta = _dataset_meta(meta, config)
-    if hasattr(built, 'predictor'):
+    if hasattr(built, 'predictor') or is_detector(config):
         built.dataset_meta = built._dataset_meta
+    if is_detector(config):
+        built.cfg = config  # what mmdet's own inference asks for
     return built.eval()
 
 
@@ -163,8 +166,7 @@ def class_names(model: BaseModel) -> tuple[str, ...] | None:
     if hasattr(predictor, 'class_names'):  # zero-shot
         return tuple(predictor.class_names(model))
     names = getattr(model, '_dataset_meta', {}).get('classes')
-    head = getattr(model, 'head', None)
-    wanted = getattr(head, 'num_classes', None)
+    wanted = getattr(_class_head(model), 'num_classes', None)
     if names is None or wanted is None or len(names) != wanted:
         return None  # e.g. the ImageNet names of a config whose head was replaced
     return tuple(names)
@@ -175,6 +177,21 @@ def can_classify(config: Config) -> bool:
     if (config.model.get('test_cfg') or {}).get('type') == 'zero_shot':
         return True
     return config.model.get('head') is not None
+
+
+def is_detector(config: Config) -> bool:
+    """Whether a model of this config finds boxes."""
+    if config.get('default_scope') == 'mmdet':
+        return True
+    return str(config.model.get('type')).startswith('mmdet.')
+
+
+def _class_head(model: BaseModel) -> nn.Module | None:
+    """The part of a model that knows its number of classes; of a cascade, the last stage."""
+    head = getattr(model, 'head', None)
+    if head is None:
+        head = getattr(getattr(model, 'roi_head', model), 'bbox_head', None)
+    return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
 def _check_device(device: str | torch.device | None) -> torch.device | None:
@@ -199,7 +216,9 @@ def _set_num_classes(config: Config, num_classes: int) -> None:
             f'num_classes={num_classes}: an image-text model has no classes. Take its image tower, '
             "a model with '-headless' in its name, or evamm.ZeroShotInferencer(model, classes)."
         )
-    if num_classes == 0:
+    if is_detector(config):
+        _set_detector_classes(config, num_classes)
+    elif num_classes == 0:
         config.model.head = None
     elif config.model.get('head') is None:
         raise ValueError(
@@ -208,6 +227,23 @@ def _set_num_classes(config: Config, num_classes: int) -> None:
         )
     else:
         config.model.head.num_classes = num_classes
+
+
+def _set_detector_classes(config: Config, num_classes: int) -> None:
+    parts = [config.model.get(name) for name in ('bbox_head', 'mask_head')]
+    roi_head = config.model.get('roi_head') or {}
+    parts += [roi_head.get(name) for name in ('bbox_head', 'mask_head')]
+    heads = []
+    for part in parts:
+        heads += part if isinstance(part, list) else [part]
+    heads = [head for head in heads if head is not None and 'num_classes' in head]
+    if num_classes < 1 or not heads:
+        raise ValueError(
+            f'num_classes={num_classes}: a detector needs at least one class, and a bbox_head with '
+            f'num_classes in its config; {config.filename} has {len(heads)} of these.'
+        )
+    for head in heads:
+        head.num_classes = num_classes
 
 
 def _find_weights(

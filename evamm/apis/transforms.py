@@ -13,13 +13,14 @@ from evamm.apis.config import load_config
 from evamm.apis.images import ImageInput, ImageSource, load_image
 
 LOADING_TRANSFORMS = tuple(
-    f'{scope}LoadImageFromFile' for scope in ('', 'evamm.', 'mmpretrain.', 'mmcv.')
+    f'{scope}LoadImageFromFile' for scope in ('', 'evamm.', 'mmpretrain.', 'mmdet.', 'mmcv.')
 )
-# What an image alone has no use for: captions, masks and the targets of pre-training.
+# What an image alone has no use for: captions, boxes, masks and the targets of pre-training.
 _EXTRA_TRANSFORMS = (
     'BlockMasking',
     'ChooseText',
     'EvenMasking',
+    'LoadAnnotations',
     'LoadTeacherFeatures',
     'RandomMasking',
     'TokenizeText',
