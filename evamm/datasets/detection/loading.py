@@ -1,16 +1,21 @@
 """Instances of a data set as boxes, labels and masks."""
 
+import io
+
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from PIL import Image
 from pycocotools import mask as mask_util
 
 from evamm.registry import TRANSFORMS
 
+from ..checks import DataError
 
-class ImageSizeError(ValueError):
+
+class ImageSizeError(DataError):
     """An image is not of the size that its annotations were made for."""
 
 
@@ -76,6 +81,14 @@ def check_size(info: dict, shape: tuple[int, int]) -> None:
             f'annotations are for {stated[1]} x {stated[0]}; correct width and height in the '
             'annotation file, or load with orientation=True if the image was turned.'
         )
+
+
+def image_sizes(content: bytes) -> list[tuple[int, int]]:
+    """(height, width) of an image file, and of the image upright where they differ."""
+    with Image.open(io.BytesIO(content)) as image:
+        size = (image.height, image.width)
+        turned = image.getexif().get(0x0112, 1) >= 5
+    return [size, size[::-1]] if turned else [size]
 
 
 def _load_masks(instances: list[dict], results: dict) -> PolygonMasks | BitmapMasks:

@@ -1,0 +1,302 @@
+"""Annotation files in COCO's format, read as a whole and checked."""
+
+import gc
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mmengine import fileio
+
+from ..checks import DataError
+from .bad_data import BadData
+
+_LISTS = ('images', 'annotations', 'categories')
+
+
+def read_coco_json(path: str, backend_args: dict | None = None) -> dict[str, Any]:
+    """The lists of an annotation file.
+
+    Args:
+        path: The file, wherever mmengine can read.
+        backend_args: Arguments of the file backend.
+
+    Raises:
+        DataError: It is not in COCO's format.
+    """
+    content = fileio.get(path, backend_args=backend_args)
+    # Millions of small objects are made and none is freed: a third of the time is the collector's.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        data = json.loads(content)
+    except ValueError as error:
+        raise DataError(f'{path} is not JSON ({error}); write it again.') from error
+    finally:
+        if collecting:
+            gc.enable()
+    if isinstance(data, list):
+        raise DataError(
+            f'{path} is a list; an annotation file in COCO\'s format has "images", "annotations" '
+            'and "categories" (a list is a file of predictions).'
+        )
+    missing = [name for name in _LISTS if not isinstance(data.get(name), list)]
+    if 'annotations' in missing and 'annotations' not in data and len(missing) == 1:
+        data['annotations'] = []  # the files of test sets have none
+    elif missing:
+        raise DataError(
+            f"{path} is not in COCO's format: it has no list {' and no list '.join(missing)}."
+        )
+    return data
+
+
+def categories_of(
+    path: str, data: Mapping, classes: Sequence[str] | None, *, by_id: bool = False
+) -> tuple[list[int], list[Mapping]]:
+    """Which category of a file every class is.
+
+    Args:
+        path: Name of the file, for messages.
+        data: The file.
+        classes: Names of the classes, in the order of the labels.
+        by_id: The classes are all categories in the order of their ids, whatever their names.
+
+    Returns:
+        Ids of the categories, and their entries, in the order of the classes.
+
+    Raises:
+        DataError: There is no such category, or not exactly one.
+    """
+    entries = [entry for entry in data['categories'] if 'id' in entry and 'name' in entry]
+    if len({entry['id'] for entry in entries}) != len(data['categories']):
+        raise DataError(f'{path}: every category needs a "name" and an "id" of its own.')
+    if by_id:
+        entries.sort(key=lambda entry: entry['id'])
+        if len(entries) != len(classes):
+            raise DataError(
+                f'{path} has {len(entries)} categories, but the data set has {len(classes)} '
+                'classes; it is the annotation file of another data set.'
+            )
+        return [entry['id'] for entry in entries], entries
+    named: dict[str, list[Mapping]] = {}
+    for entry in entries:
+        named.setdefault(str(entry['name']), []).append(entry)
+    wrong = [name for name in classes if len(named.get(name, ())) != 1]
+    if wrong:
+        names = list(named)
+        shown = ', '.join(map(repr, names[:20])) + (', ...' if len(names) > 20 else '')
+        number = len(named.get(wrong[0], ()))
+        raise DataError(
+            f'{path}: {len(wrong)} of {len(classes)} classes are not in it exactly once, such as '
+            f'{wrong[0]!r} ({number} times); its categories are {shown}. Set '
+            'metainfo=dict(classes=(...)) of the data set to the names that are meant.'
+        )
+    chosen = [named[name][0] for name in classes]
+    return [entry['id'] for entry in chosen], chosen
+
+
+@dataclass(frozen=True)
+class Image:
+    """An entry of an annotation file that can be used.
+
+    Args:
+        entry: The entry.
+        path: Where the file is.
+        rows: Numbers of its annotations in the file.
+    """
+
+    entry: Mapping
+    path: str
+    rows: np.ndarray
+
+
+class Annotations:
+    """Images and annotations of a file, without those that cannot be used.
+
+    Args:
+        path: Name of the file, for messages.
+        data: The file.
+        labels: Label of every category that is a class, by its id.
+        image_path: Path of an image, from its entry.
+        bad: Takes note of what is wrong.
+        with_mask: Every annotation needs a segmentation.
+        check_files: Look whether the images exist.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        data: Mapping,
+        labels: Mapping[int, int],
+        image_path: Callable[[Mapping], str],
+        bad: BadData,
+        *,
+        with_mask: bool,
+        check_files: bool,
+    ) -> None:
+        self.data = data
+        self._labels = labels
+        self._bad = bad
+        self._with_mask = with_mask
+        self._entries = self._usable_images(image_path, check_files)
+        self._rows = data['annotations']
+
+    def _usable_images(
+        self, image_path: Callable[[Mapping], str], check_files: bool
+    ) -> dict[Any, tuple[Mapping, str]]:
+        found: dict[Any, tuple[Mapping, str]] = {}
+        self._listed = set()
+        exists = _Folders() if check_files else lambda path: True
+        for number, entry in enumerate(self.data['images']):
+            problem = _image_problem(entry)
+            if problem is None and entry['id'] in self._listed:
+                problem = 'images whose id is taken'
+            if problem is None:
+                self._listed.add(entry['id'])
+                path = image_path(entry)
+                if exists(path):
+                    found[entry['id']] = (entry, path)
+                    continue
+                self._bad.add('images', 'missing files', path)
+                continue
+            self._bad.add('images', problem, f'number {number}: {str(entry)[:80]}')
+        return found
+
+    def images(self) -> Iterator[Image]:
+        """Images in the order of the file."""
+        rows = self._rows
+        if not rows:
+            for entry, path in self._entries.values():
+                yield Image(entry, path, np.zeros(0, np.int64))
+            return
+        places = {image_id: place for place, image_id in enumerate(self._entries)}
+        owners = np.fromiter(
+            (places.get(_value(row, 'image_id'), -1) for row in rows), np.int64, len(rows)
+        )
+        for number in np.flatnonzero(owners < 0):
+            if _value(rows[number], 'image_id') not in self._listed:
+                self._reject('annotations of an image that is not listed', rows[number])
+        order = np.argsort(owners, kind='stable')
+        bounds = np.searchsorted(owners[order], np.arange(len(places) + 1))
+        for place, (entry, path) in enumerate(self._entries.values()):
+            yield Image(entry, path, order[bounds[place] : bounds[place + 1]])
+
+    def instances(self, image: Image) -> list[dict]:
+        """Usable annotations of an image in mmdet's format.
+
+        Returns:
+            `bbox` as x1, y1, x2, y2 in pixels, `bbox_label`, `ignore_flag` (1 for a crowd) and,
+            with masks, `mask`.
+        """
+        height, width = image.entry['height'], image.entry['width']
+        instances = []
+        for number in image.rows:
+            row = self._rows[number]
+            label = self._labels.get(_value(row, 'category_id'), -1)
+            if label == -2 or row.get('ignore', 0):
+                continue  # a category that is none of the classes
+            problem = 'annotations of a category that is not listed' if label == -1 else None
+            problem = problem or _box_problem(row.get('bbox'), height, width)
+            crowd = int(bool(row.get('iscrowd', 0)))
+            if problem is None and self._with_mask:
+                problem = _mask_problem(row.get('segmentation'), height, width)
+            if problem is not None:
+                self._reject(problem, row, image)
+                continue
+            left, top, box_width, box_height = row['bbox']
+            instance = {
+                'bbox': [left, top, left + box_width, top + box_height],
+                'bbox_label': label,
+                'ignore_flag': crowd,
+            }
+            if self._with_mask:
+                instance['mask'] = row['segmentation']
+            instances.append(instance)
+        return instances
+
+    def count_repeated_ids(self) -> None:
+        """Note annotations that share their id; evaluation would take them for one."""
+        ids = [_value(row, 'id') for row in self._rows]
+        if None not in ids and len(set(ids)) == len(ids):
+            return
+        seen = set()
+        for row, number in zip(self._rows, ids):
+            if number is None or number in seen:
+                self._reject('annotations without an id of their own', row)
+            seen.add(number)
+
+    def _reject(self, problem: str, row: Any, image: Image | None = None) -> None:
+        def where() -> str:
+            text = f'annotation {_value(row, "id")} of image {_value(row, "image_id")}'
+            return text if image is None else f'{text}, {os.path.basename(image.path)}'
+
+        self._bad.add('annotations', problem, where)
+
+
+def _value(row: Any, key: str) -> Any:
+    """Value of a key, None where it is not there or cannot be one."""
+    value = row.get(key) if isinstance(row, dict) else None
+    return None if isinstance(value, (list, dict)) else value
+
+
+def _image_problem(entry: Any) -> str | None:
+    if _value(entry, 'id') is None:
+        return 'images without an id'
+    if not any(isinstance(entry.get(key), str) for key in ('file_name', 'coco_url')):
+        return 'images without a file name'
+    if not all(isinstance(entry.get(key), int) and entry[key] > 0 for key in ('width', 'height')):
+        return 'images without width and height'
+    return None
+
+
+def _box_problem(box: Any, height: int, width: int) -> str | None:
+    """Why [x, y, width, height] cannot be used; None if it can."""
+    if box is None:
+        return 'annotations without a box'
+    try:
+        left, top, box_width, box_height = box
+        area = box_width > 0 and box_height > 0  # also false for NaN
+        inside = left < width and top < height and left + box_width > 0 and top + box_height > 0
+        finite = left + top + box_width + box_height < float('inf')
+    except (TypeError, ValueError):
+        return 'boxes that are not four numbers'
+    if box_width < 0 or box_height < 0:
+        return 'boxes of negative size'
+    if not area or not finite:
+        return 'boxes without area'
+    return None if inside else 'boxes outside of their image'
+
+
+def _mask_problem(mask: Any, height: int, width: int) -> str | None:
+    """Why a segmentation cannot be used; None if it can."""
+    if not mask:
+        return 'annotations without a mask, though masks are asked for'
+    if isinstance(mask, list):
+        usable = [isinstance(part, list) and len(part) % 2 == 0 and len(part) >= 6 for part in mask]
+        return None if any(usable) else 'masks without a polygon of three points'
+    if not isinstance(mask, dict) or 'counts' not in mask or 'size' not in mask:
+        return 'masks that are neither polygons nor runs'
+    if list(mask['size']) != [height, width]:
+        return 'masks of another size than their image'
+    counts = mask['counts']
+    if isinstance(counts, list) and sum(counts) != height * width:
+        return 'masks whose runs do not cover their image'
+    return None
+
+
+class _Folders:
+    """Whether files exist, by one listing of every folder."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+
+    def __call__(self, path: str) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            try:
+                self._names[folder] = set(os.listdir(folder or '.'))
+            except OSError:
+                self._names[folder] = set()
+        return name in self._names[folder]
