@@ -93,15 +93,16 @@ def coco_annotations(
     """Predictions as a data set in COCO format; every annotation has a `score` too.
 
     Args:
-        predictions: Of `evamm.DetInferencer`. Those with `error` are left out.
+        predictions: Of `evamm.DetInferencer`. Those with `error` go into a list of their own.
         names: Names of all classes.
         ids: Numbers of images and categories.
     """
-    images, annotations, used = [], [], set()
+    images, annotations, errors, used = [], [], [], set()
     for index, prediction in enumerate(predictions):
-        if 'error' in prediction:
-            continue
         path = prediction.get('img_path')
+        if 'error' in prediction:
+            errors.append(dict(file_name=path or f'image_{index}', error=prediction['error']))
+            continue
         image_id = ids.image(path, index)
         images.append(
             dict(
@@ -138,7 +139,8 @@ def coco_annotations(
         )
         for label in labels
     ]
-    return dict(images=images, annotations=annotations, categories=categories)
+    content = dict(images=images, annotations=annotations, categories=categories)
+    return {**content, 'errors': errors} if errors else content
 
 
 def write_coco_files(

@@ -19,7 +19,6 @@ from evamm.apis.coco_files import CocoIds, write_coco_files
 from evamm.apis.config import load_config
 from evamm.apis.images import (
     ImageInput,
-    ImageReadError,
     ImageSource,
     collect_images,
     load_image,
