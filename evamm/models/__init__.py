@@ -3,7 +3,7 @@
 from .backbones import EVAViT
 from .clip import EVACLIP, CLIPTextTransformer
 from .heads import CLIPTargetHead, LinearProbeHead
-from .losses import ContrastiveLoss, SigmoidLoss
+from .losses import ContrastiveLoss, FederatedLoss, SigmoidLoss
 from .necks import SimpleFeaturePyramid
 from .pretrainers import EVAPretrainer, MAEPretrainer
 from .teachers import BackboneTeacher, CLIPTeacher, OpenCLIPTeacher
@@ -13,6 +13,7 @@ __all__ = [
     'CLIPTextTransformer',
     'ContrastiveLoss',
     'EVAViT',
+    'FederatedLoss',
     'SigmoidLoss',
     'SimpleFeaturePyramid',
     'CLIPTargetHead',

@@ -1,0 +1,142 @@
+"""Mask head and its targets."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmcv.ops import roi_align
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from mmdet.structures.mask.structures import polygon_to_bitmap
+from torch import Tensor, nn
+
+from evamm.registry import MODELS
+
+# Pixels that masks are pasted into at a time; bounds the memory to a few times 4 bytes for each.
+_PASTE_PIXELS = 2**28
+
+
+@MODELS.register_module()
+class ViTDetMaskHead(FCNMaskHead):
+    """Four convolutions with LayerNorm, one that doubles the side, one map for every class.
+
+    The layers and names of mmdet's ``FCNMaskHead``, with initialisation, targets and loss of the
+    official detector (``detectron2/modeling/roi_heads/mask_head.py``).
+
+    Args:
+        num_classes: Classes K, without background.
+        in_channels: Channels of the pooled maps.
+        conv_out_channels: Channels within the head.
+        num_convs: 3x3 convolutions.
+        norm_cfg: Norm of the convolutions.
+        loss_weight: Factor of the loss.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 80,
+        in_channels: int = 256,
+        conv_out_channels: int = 256,
+        num_convs: int = 4,
+        *,
+        norm_cfg: dict | None = None,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(
+            num_convs=num_convs,
+            in_channels=in_channels,
+            conv_out_channels=conv_out_channels,
+            num_classes=num_classes,
+            norm_cfg={'type': 'evamm.LayerNorm2d', 'eps': 1e-6, **(norm_cfg or {})},
+            loss_mask=dict(type='mmdet.CrossEntropyLoss', use_mask=True),
+        )
+        self.loss_weight = loss_weight
+
+    def init_weights(self) -> None:
+        """Draws the predictor as the official head does."""
+        super().init_weights()
+        nn.init.normal_(self.conv_logits.weight, std=0.001)
+
+    def losses(self, mask_preds: Tensor, labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Mean over boxes and pixels of the binary cross-entropy of the box's class.
+
+        Args:
+            mask_preds: Logits, [N, K, S, S].
+            labels: Classes, [N].
+            targets: Masks, [N, S, S].
+        """
+        if not len(labels):
+            return dict(loss_mask=mask_preds.sum().float() * 0)
+        logits = self.of_classes(mask_preds, labels).float()
+        loss = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
+        return dict(loss_mask=self.loss_weight * loss)
+
+    def of_classes(self, mask_preds: Tensor, labels: Tensor) -> Tensor:
+        """The map of every box's class, [N, S, S], of maps [N, K, S, S]."""
+        return mask_preds[torch.arange(len(labels), device=labels.device), labels]
+
+
+def mask_targets(
+    masks: BitmapMasks | PolygonMasks, boxes: Tensor, index: Tensor, size: int
+) -> Tensor:
+    """Cuts masks out within boxes and brings them to a common size.
+
+    Polygons are drawn anew in the small window, as the official detector does; bitmaps are
+    averaged (RoIAlign) and count from one half.
+
+    Args:
+        masks: Masks of one image.
+        boxes: Where to cut, [N, 4].
+        index: Which mask, [N].
+        size: Side of the result.
+
+    Returns:
+        [N, size, size], bool.
+    """
+    if isinstance(masks, BitmapMasks):
+        if not len(index):
+            return boxes.new_zeros(0, size, size, dtype=torch.bool)
+        bitmaps = torch.from_numpy(np.ascontiguousarray(masks.masks)).to(boxes.device)
+        rois = torch.cat((index[:, None].to(boxes), boxes), dim=1)
+        cut = roi_align(bitmaps[:, None].to(boxes.dtype), rois, size, 1.0, 0, 'avg', True)
+        return cut[:, 0] >= 0.5
+    drawn = np.zeros((len(index), size, size), dtype=bool)
+    places = zip(drawn, boxes.double().cpu().numpy(), index.tolist())
+    for place, box, instance in places:
+        scale = size / np.maximum(box[2:] - box[:2], 0.1)
+        polygons = [
+            ((np.asarray(polygon).reshape(-1, 2) - box[:2]) * scale).ravel()
+            for polygon in masks.masks[instance]
+        ]
+        if polygons:
+            place[:] = polygon_to_bitmap(polygons, size, size)
+    return torch.from_numpy(drawn).to(boxes.device)
+
+
+def paste_masks(
+    probabilities: Tensor, boxes: Tensor, shape: Sequence[int], threshold: float
+) -> Tensor:
+    """Puts small masks where their boxes are.
+
+    Args:
+        probabilities: [N, S, S].
+        boxes: [N, 4].
+        shape: Height and width of the image.
+        threshold: From here on a pixel belongs to the mask.
+
+    Returns:
+        [N, height, width], bool.
+    """
+    height, width = shape
+    pasted = probabilities.new_zeros((len(boxes), height, width), dtype=torch.bool)
+    one_by_one = probabilities.device.type == 'cpu'  # each within its box only
+    step = 1 if one_by_one else max(1, _PASTE_PIXELS // (height * width))
+    for start in range(0, len(boxes), step):
+        some = slice(start, start + step)
+        cut, place = _do_paste_mask(
+            probabilities[some, None], boxes[some], height, width, skip_empty=one_by_one
+        )
+        pasted[(some, *place)] = cut >= threshold
+    return pasted
