@@ -3,7 +3,7 @@
 from .image_list import ImageList
 from .image_text import CaptionRetrieval, ImageTextMixture, ImageTextShards, ImageTextTable
 from .robustness import ImageNetA, ImageNetR, ImageNetSketch, ImageNetV2, ObjectNet
-from .samplers import ShardSampler
+from .samplers import RepeatFactorSampler, ShardSampler
 from .tokenizer import get_tokenizer
 from .transforms import CropBorder
 
@@ -19,6 +19,7 @@ __all__ = [
     'ImageTextShards',
     'ImageTextTable',
     'ObjectNet',
+    'RepeatFactorSampler',
     'ShardSampler',
     'get_tokenizer',
 ]

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,22 @@ from mmengine import fileio
 from ..checks import DataError
 from .bad_data import BadData
 
+# What stands for the label of a category that is none of the classes, or is not in the file.
+NO_CLASS = -2
+UNLISTED = -1
 _LISTS = ('images', 'annotations', 'categories')
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """While millions of small objects are made, looking for garbage takes a third of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def read_coco_json(path: str, backend_args: dict | None = None) -> dict[str, Any]:
@@ -27,16 +43,10 @@ def read_coco_json(path: str, backend_args: dict | None = None) -> dict[str, Any
         DataError: It is not in COCO's format.
     """
     content = fileio.get(path, backend_args=backend_args)
-    # Millions of small objects are made and none is freed: a third of the time is the collector's.
-    collecting = gc.isenabled()
-    gc.disable()
     try:
         data = json.loads(content)
     except ValueError as error:
         raise DataError(f'{path} is not JSON ({error}); write it again.') from error
-    finally:
-        if collecting:
-            gc.enable()
     if isinstance(data, list):
         raise DataError(
             f'{path} is a list; an annotation file in COCO\'s format has "images", "annotations" '
@@ -116,10 +126,9 @@ class Annotations:
     """Images and annotations of a file, without those that cannot be used.
 
     Args:
-        path: Name of the file, for messages.
         data: The file.
-        labels: Label of every category that is a class, by its id.
-        image_path: Path of an image, from its entry.
+        labels: Label of every category of the file by its id, `NO_CLASS` for those without one.
+        image_path: Path of an image, from its entry; None leaves it out without a word.
         bad: Takes note of what is wrong.
         with_mask: Every annotation needs a segmentation.
         check_files: Look whether the images exist.
@@ -127,10 +136,9 @@ class Annotations:
 
     def __init__(
         self,
-        path: str,
         data: Mapping,
         labels: Mapping[int, int],
-        image_path: Callable[[Mapping], str],
+        image_path: Callable[[Mapping], str | None],
         bad: BadData,
         *,
         with_mask: bool,
@@ -144,7 +152,7 @@ class Annotations:
         self._rows = data['annotations']
 
     def _usable_images(
-        self, image_path: Callable[[Mapping], str], check_files: bool
+        self, image_path: Callable[[Mapping], str | None], check_files: bool
     ) -> dict[Any, tuple[Mapping, str]]:
         found: dict[Any, tuple[Mapping, str]] = {}
         self._listed = set()
@@ -156,12 +164,12 @@ class Annotations:
             if problem is None:
                 self._listed.add(entry['id'])
                 path = image_path(entry)
-                if exists(path):
+                if path is not None and exists(path):
                     found[entry['id']] = (entry, path)
-                    continue
-                self._bad.add('images', 'missing files', path)
-                continue
-            self._bad.add('images', problem, f'number {number}: {str(entry)[:80]}')
+                elif path is not None:
+                    self._bad.add('images', 'missing files', path)
+            else:
+                self._bad.add('images', problem, f'number {number}: {str(entry)[:80]}')
         return found
 
     def images(self) -> Iterator[Image]:
@@ -172,11 +180,10 @@ class Annotations:
                 yield Image(entry, path, np.zeros(0, np.int64))
             return
         places = {image_id: place for place, image_id in enumerate(self._entries)}
-        owners = np.fromiter(
-            (places.get(_value(row, 'image_id'), -1) for row in rows), np.int64, len(rows)
-        )
+        ids = _column(rows, 'image_id')
+        owners = np.fromiter((places.get(image_id, -1) for image_id in ids), np.int64, len(rows))
         for number in np.flatnonzero(owners < 0):
-            if _value(rows[number], 'image_id') not in self._listed:
+            if ids[number] not in self._listed:
                 self._reject('annotations of an image that is not listed', rows[number])
         order = np.argsort(owners, kind='stable')
         bounds = np.searchsorted(owners[order], np.arange(len(places) + 1))
@@ -194,12 +201,13 @@ class Annotations:
         instances = []
         for number in image.rows:
             row = self._rows[number]
-            label = self._labels.get(_value(row, 'category_id'), -1)
-            if label == -2 or row.get('ignore', 0):
-                continue  # a category that is none of the classes
-            problem = 'annotations of a category that is not listed' if label == -1 else None
+            label = self._labels.get(_value(row, 'category_id'), UNLISTED)
+            if label == NO_CLASS or row.get('ignore', 0):
+                continue
+            problem = None
+            if label == UNLISTED:
+                problem = 'annotations of a category that is not listed'
             problem = problem or _box_problem(row.get('bbox'), height, width)
-            crowd = int(bool(row.get('iscrowd', 0)))
             if problem is None and self._with_mask:
                 problem = _mask_problem(row.get('segmentation'), height, width)
             if problem is not None:
@@ -209,7 +217,7 @@ class Annotations:
             instance = {
                 'bbox': [left, top, left + box_width, top + box_height],
                 'bbox_label': label,
-                'ignore_flag': crowd,
+                'ignore_flag': int(bool(row.get('iscrowd', 0))),
             }
             if self._with_mask:
                 instance['mask'] = row['segmentation']
@@ -218,8 +226,9 @@ class Annotations:
 
     def count_repeated_ids(self) -> None:
         """Note annotations that share their id; evaluation would take them for one."""
-        ids = [_value(row, 'id') for row in self._rows]
-        if None not in ids and len(set(ids)) == len(ids):
+        ids = _column(self._rows, 'id')
+        unique = set(ids)
+        if None not in unique and len(unique) == len(ids):
             return
         seen = set()
         for row, number in zip(self._rows, ids):
@@ -239,6 +248,16 @@ def _value(row: Any, key: str) -> Any:
     """Value of a key, None where it is not there or cannot be one."""
     value = row.get(key) if isinstance(row, dict) else None
     return None if isinstance(value, (list, dict)) else value
+
+
+def _column(rows: Sequence[Any], key: str) -> list:
+    """Values of a key in all entries."""
+    try:
+        column = [row[key] for row in rows]
+        hash(tuple(column))
+        return column
+    except (KeyError, TypeError):  # not all entries are as they should be
+        return [_value(row, key) for row in rows]
 
 
 def _image_problem(entry: Any) -> str | None:

@@ -10,7 +10,13 @@ from mmengine import fileio
 from evamm.registry import DATASETS
 
 from ..samplers.damaged_images import damage_in
-from .annotations import Annotations, categories_of, read_coco_json
+from .annotations import (
+    NO_CLASS,
+    Annotations,
+    categories_of,
+    no_garbage_collection,
+    read_coco_json,
+)
 from .bad_data import CHOICES, BadData
 from .loading import image_sizes
 
@@ -57,7 +63,7 @@ class CocoDataset(datasets.CocoDataset):
         self,
         ann_file: str = '',
         data_root: str | None = '',
-        data_prefix: dict = dict(img=''),
+        data_prefix: Mapping | None = None,
         metainfo: Mapping | None = None,
         filter_cfg: dict | None = None,
         bad_data: str = 'skip',
@@ -82,7 +88,7 @@ class CocoDataset(datasets.CocoDataset):
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
-            data_prefix=data_prefix,
+            data_prefix=dict(data_prefix or {'img': ''}),
             metainfo=metainfo,
             filter_cfg=filter_cfg,
             pipeline=list(pipeline),
@@ -105,12 +111,10 @@ class CocoDataset(datasets.CocoDataset):
         )
         self.cat2label = {number: label for label, number in enumerate(self.cat_ids)}
         self._note_categories(entries)
-        # -2: a category, but none of the classes.
-        labels = {entry['id']: -2 for entry in data['categories']} | self.cat2label
+        labels = {entry['id']: NO_CLASS for entry in data['categories']} | self.cat2label
         bad = BadData(self.ann_file, self.bad_data, self.max_bad)
         annotations = Annotations(
-            self.ann_file,
-            {**data, 'images': self._listed_images(data['images'])},
+            data,
             labels,
             self.image_path,
             bad,
@@ -133,13 +137,15 @@ class CocoDataset(datasets.CocoDataset):
         bad.conclude(len(data['annotations']), len(data['images']))
         return data_list
 
-    def image_path(self, entry: Mapping) -> str:
-        """Where the image of an entry is."""
-        return fileio.join_path(self.data_prefix['img'], entry['file_name'])
+    @property
+    def image_folder(self) -> str:
+        """`data_prefix.img`, ready to put names behind it."""
+        folder = str(self.data_prefix['img'])
+        return folder if not folder or folder.endswith('/') else f'{folder}/'
 
-    def _listed_images(self, entries: list[dict]) -> list[dict]:
-        """Entries without those that are known to have no file."""
-        return entries
+    def image_path(self, entry: Mapping) -> str | None:
+        """Where the image of an entry is; None for one that is known to have no file."""
+        return self.image_folder + entry['file_name']
 
     def _image_info(self, entry: Mapping) -> dict[str, Any]:
         """What else is known of an image."""
@@ -173,7 +179,8 @@ class CocoDataset(datasets.CocoDataset):
         """Read the annotation file."""
         if not self._fully_initialized:
             self._labels_of_images = None
-            super().full_init()
+            with no_garbage_collection():
+                super().full_init()
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
         self._labels_of_images = _label_sets(self.data_list)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet import datasets
-from mmengine import fileio
 
 from evamm.registry import DATASETS
 
@@ -26,10 +25,10 @@ class LVISV1Dataset(CocoDataset):
     METAINFO = datasets.LVISV1Dataset.METAINFO
     CLASSES_BY_ID = True
 
-    def image_path(self, entry: Mapping) -> str:
+    def image_path(self, entry: Mapping) -> str | None:
         if 'coco_url' not in entry:
             return super().image_path(entry)
-        return fileio.join_path(self.data_prefix['img'], *entry['coco_url'].split('/')[-2:])
+        return self.image_folder + '/'.join(entry['coco_url'].split('/')[-2:])
 
     def _image_info(self, entry: Mapping) -> dict[str, Any]:
         keys = ('neg_category_ids', 'not_exhaustive_category_ids')

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from mmdet import datasets
-from mmengine import fileio
 
 from evamm.registry import DATASETS
 
@@ -33,15 +32,9 @@ class Objects365V2Dataset(CocoDataset):
     METAINFO = datasets.Objects365V2Dataset.METAINFO
     CLASSES_BY_ID = True
 
-    def image_path(self, entry: Mapping) -> str:
-        return fileio.join_path(self.data_prefix['img'], patch_path(entry['file_name']))
-
-    def _listed_images(self, entries: list[dict]) -> list[dict]:
-        return [
-            entry
-            for entry in entries
-            if patch_path(str(entry.get('file_name', ''))) not in _WITHOUT_FILE
-        ]
+    def image_path(self, entry: Mapping) -> str | None:
+        path = patch_path(entry['file_name'])
+        return None if path in _WITHOUT_FILE else self.image_folder + path
 
 
 def patch_path(file_name: str) -> str:

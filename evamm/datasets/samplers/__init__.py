@@ -3,6 +3,7 @@
 from .damaged_images import DamagedDataError
 from .drawn_batches import Draw, DrawnBatchSampler
 from .drawn_dataset import DrawnDataset
+from .repeat_factor import RepeatFactorSampler
 from .shard_sampler import ShardSampler
 from .training_data import TrainingData
 
@@ -11,6 +12,7 @@ __all__ = [
     'Draw',
     'DrawnBatchSampler',
     'DrawnDataset',
+    'RepeatFactorSampler',
     'ShardSampler',
     'TrainingData',
 ]

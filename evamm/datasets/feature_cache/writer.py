@@ -1,101 +1,19 @@
-"""Teacher features on disk: written once, memory-mapped while training.
+"""Writing a feature cache: shards that appear whole or not at all."""
 
-A cache is a folder:
-
-- ``meta.json``: what the features are (:class:`CacheMeta`);
-- ``keys.npy``: uint64 [images], hashes of the image paths in ascending order, and ``rows.npy``:
-  int64 [images], the row of each in the shards (the order of the dataset);
-- ``features_<s>.npy``: [rows, views, tokens, dims] of shard s, float16 or int8;
-- ``scales_<s>.npy``: float16 [rows, views, tokens] for int8, one scale per token;
-- ``done_<s>.json``: sha256 of the files of shard s. It appears last, so a shard without it has not
-  been written to its end and is written again.
-
-The features of a crop whose image could not be read are NaN (with int8, their scales are).
-"""
-
-import hashlib
 import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from evamm.checkpoints import file_sha256
 
-VERSION = 1
-DTYPES = ('float16', 'int8')
-_OPEN_SHARDS = 512  # memory maps that a process keeps
-
-
-class FeatureCacheError(RuntimeError):
-    """A feature cache is incomplete, damaged or belongs to something else."""
-
-
-@dataclass(frozen=True)
-class CacheMeta:
-    """What a cache holds.
-
-    Args:
-        images: Number of images.
-        tokens: Patch tokens per image.
-        dims: Width of a feature.
-        num_views: Crops per image.
-        seed: Seed that the crops follow from.
-        crops: The transforms that make a crop, as text.
-        teacher: The teacher, as text.
-        teacher_sha256: Hash of its weights.
-        dtype: ``'float16'`` or ``'int8'`` with one scale per token.
-        shard_size: Images per shard.
-        paths_sha256: Hash of all image paths in order.
-        version: Of this layout.
-    """
-
-    images: int
-    tokens: int
-    dims: int
-    num_views: int
-    seed: int
-    crops: str
-    teacher: str
-    teacher_sha256: str
-    dtype: str
-    shard_size: int
-    paths_sha256: str
-    version: int = VERSION
-
-    @property
-    def num_shards(self) -> int:
-        return -(-self.images // self.shard_size)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all features in bytes."""
-        per_token = self.dims * 2 if self.dtype == 'float16' else self.dims + 2
-        return self.images * self.num_views * self.tokens * per_token
-
-    def rows_of(self, shard: int) -> range:
-        """Rows of the dataset that a shard holds."""
-        start = shard * self.shard_size
-        return range(start, min(start + self.shard_size, self.images))
-
-
-def path_key(path: str) -> int:
-    """The 64-bit hash that an image is found by."""
-    return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), 'little')
-
-
-def hash_paths(paths: Sequence[str]) -> str:
-    """The sha256 of a list of paths."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.encode() + b'\0')
-    return digest.hexdigest()
+from .meta import CacheMeta, FeatureCacheError, is_done, mark_of, path_key, read_meta
 
 
 def create_cache(folder: str | os.PathLike, meta: CacheMeta, paths: Sequence[str]) -> None:
@@ -186,39 +104,6 @@ def _check_same(found: CacheMeta, expected: CacheMeta, folder: Path) -> None:
             )
 
 
-def read_meta(folder: str | os.PathLike) -> CacheMeta:
-    """What the cache in a folder holds.
-
-    Raises:
-        FeatureCacheError: There is none, or it cannot be understood.
-    """
-    path = Path(folder) / 'meta.json'
-    try:
-        meta = CacheMeta(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise FeatureCacheError(
-            f'{folder}: no feature cache here (meta.json is missing); write one with '
-            'tools/cache_teacher.py.'
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise FeatureCacheError(f'{path}: cannot be understood ({error}).') from error
-    if meta.version != VERSION or meta.dtype not in DTYPES:
-        raise FeatureCacheError(
-            f'{path}: version {meta.version} with {meta.dtype} is not version {VERSION} with '
-            f'{" or ".join(DTYPES)}; write the cache again.'
-        )
-    return meta
-
-
-def is_done(folder: str | os.PathLike, shard: int) -> bool:
-    """Whether a shard has been written to its end."""
-    return _mark(folder, shard).exists()
-
-
-def _mark(folder: str | os.PathLike, shard: int) -> Path:
-    return Path(folder) / f'done_{shard:06d}.json'
-
-
 class ShardWriter:
     """Writes one shard; it counts once :meth:`finish` has returned.
 
@@ -304,7 +189,7 @@ class ShardWriter:
             _sync(temporary)
             os.replace(temporary, target)
         self._files = []
-        _write_text(_mark(self.folder, self.shard), json.dumps(hashes))
+        _write_text(mark_of(self.folder, self.shard), json.dumps(hashes))
 
 
 def _as_float16(features: np.ndarray) -> np.ndarray:
@@ -329,106 +214,12 @@ def quantize(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(values, -127, 127).astype(np.int8), scales
 
 
-class FeatureCache:
-    """Reads a cache; open it before the loader's workers start and they share the index.
-
-    Args:
-        folder: Folder of the cache.
-
-    Raises:
-        FeatureCacheError: No cache, not written to its end, or files are missing.
-    """
-
-    def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder, self.meta = Path(folder), read_meta(folder)
-        missing = [s for s in range(self.meta.num_shards) if not is_done(folder, s)]
-        if missing:
-            raise FeatureCacheError(
-                f'{folder}: {len(missing)} of {self.meta.num_shards} shards are not written, the '
-                f'first is {missing[0]}; run tools/cache_teacher.py with the same arguments again.'
-            )
-        self._keys = np.load(self.folder / 'keys.npy', mmap_mode='r')
-        self._rows = np.load(self.folder / 'rows.npy', mmap_mode='r')
-        self._open = lru_cache(_OPEN_SHARDS)(self._map)
-
-    def __getstate__(self) -> dict:
-        return {'folder': self.folder}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(state['folder'])
-
-    def _map(self, shard: int) -> list[np.ndarray]:
-        kinds = ['features'] if self.meta.dtype == 'float16' else ['features', 'scales']
-        arrays = []
-        for kind in kinds:
-            path = self.folder / f'{kind}_{shard:06d}.npy'
-            try:
-                array = np.load(path, mmap_mode='r')
-                shape = (len(self.meta.rows_of(shard)), self.meta.num_views, self.meta.tokens)
-                shape += (self.meta.dims,) if kind == 'features' else ()
-                if array.shape != shape:
-                    raise ValueError(f'shape {array.shape}, expected {shape}')
-                arrays.append(array)
-            except (OSError, ValueError) as error:
-                raise FeatureCacheError(
-                    f'{path}: missing or damaged ({error}); delete done_{shard:06d}.json and run '
-                    'tools/cache_teacher.py with the same arguments again.'
-                ) from error
-        return arrays
-
-    def row(self, path: str) -> int:
-        """Row of an image.
-
-        Raises:
-            FeatureCacheError: The image is not in the cache.
-        """
-        key = np.uint64(path_key(path))
-        at = int(np.searchsorted(self._keys, key))
-        if at == len(self._keys) or self._keys[at] != key:
-            raise FeatureCacheError(
-                f'{path} is not in the feature cache {self.folder}; it was written for other paths '
-                '(data_root and data_prefix must be the same) or another dataset.'
-            )
-        return int(self._rows[at])
-
-    def read(self, path: str, view: int, tokens: np.ndarray | None = None) -> np.ndarray:
-        """Features of one crop.
-
-        Args:
-            path: Path of the image as the dataset gives it.
-            view: Number of the crop.
-            tokens: bool [tokens], those to read; None for all.
-
-        Returns:
-            float16 [n, dims].
-        """
-        row = self.row(path)
-        if tokens is not None and len(tokens) != self.meta.tokens:
-            raise FeatureCacheError(
-                f'{self.folder}: holds {self.meta.tokens} patches per image, the masks have '
-                f'{len(tokens)}; input_size of the mask and img_size of the teacher must agree.'
-            )
-        arrays = self._open(row // self.meta.shard_size)
-        parts = [array[row % self.meta.shard_size, view] for array in arrays]
-        if np.isnan(parts[-1].flat[0]):
-            shard = row // self.meta.shard_size
-            raise FeatureCacheError(
-                f'{path} could not be read when {self.folder} was written, and now it can: delete '
-                f'done_{shard:06d}.json and run tools/cache_teacher.py with the same arguments '
-                'again.'
-            )
-        parts = [np.array(part) if tokens is None else part[tokens] for part in parts]
-        if len(parts) == 1:
-            return parts[0]
-        return (parts[0] * parts[1][:, None].astype(np.float32)).astype(np.float16)
-
-
 def damaged_shards(folder: str | os.PathLike) -> list[int]:
     """Finished shards whose files differ from what was written; reads everything."""
     folder, damaged = Path(folder), []
     for shard in range(read_meta(folder).num_shards):
         if is_done(folder, shard):
-            hashes = json.loads(_mark(folder, shard).read_text())
+            hashes = json.loads(mark_of(folder, shard).read_text())
             paths = [folder / name for name in hashes]
             if any(not p.exists() or file_sha256(p) != hashes[p.name] for p in paths):
                 damaged.append(shard)
@@ -437,7 +228,7 @@ def damaged_shards(folder: str | os.PathLike) -> list[int]:
 
 def discard_shard(folder: str | os.PathLike, shard: int) -> None:
     """Takes the mark of a shard away, so that it is written again."""
-    _mark(folder, shard).unlink(missing_ok=True)
+    mark_of(folder, shard).unlink(missing_ok=True)
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
