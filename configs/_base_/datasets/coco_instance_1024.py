@@ -1,0 +1,7 @@
+"""COCO 2017 with masks at 1024 pixels."""
+
+_base_ = ['./coco_instance.py', './det_pipelines_1024.py']
+
+train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,12 @@
+"""Masks of EVA-02-L (Merged-38M) on COCO at 1536 pixels: the evaluation with maskness.
+
+Reproduces: `eva02_L_coco_sys` of EVA-02/det/README.md.
+Expected: mask AP 53.80 on val2017.
+Command: bash tools/dist_test.sh \
+    configs/eva02_det/cascade_mask_rcnn_eva02_large_p16_m38m_1536_16xb8_coco_seg.py CHECKPOINT 8
+"""
+
+_base_ = './cascade_mask_rcnn_eva02_large_p16_m38m_1536_16xb8_coco.py'
+
+# Scores times the sureness of the masks: better masks, less good boxes.
+model = dict(test_cfg=dict(rcnn=dict(maskness_thr=0.5)))
