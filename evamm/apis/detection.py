@@ -27,7 +27,7 @@ from evamm.apis.loader import load_batches
 from evamm.apis.model import class_names, is_detector
 from evamm.apis.model_index import list_models
 from evamm.apis.transforms import test_pipeline
-from evamm.registry import TRANSFORMS
+from evamm.registry import MODELS, TRANSFORMS
 
 # What the published figures of the best systems were measured with (COCO).
 SOFT_NMS = dict(
@@ -232,12 +232,14 @@ class DetInferencer:
             yield
             return
         head = getattr(self.model, 'roi_head', None)
-        missing = [name for name in changes if name not in (getattr(head, 'test_cfg', None) or {})]
-        if missing:
+        if not isinstance(head, MODELS.get('evamm.ViTDetCascadeRoIHead')):
             raise ValueError(
-                f'{missing[0]} is for the detectors of configs/eva_det and configs/eva02_det; the '
-                f'test_cfg of this {type(head or self.model).__name__} has no such key.'
+                f'{next(iter(changes))} is for the heads of evamm (configs/eva_det, '
+                f'configs/eva02_det); this model has a {type(head or self.model).__name__}, whose '
+                'NMS is set in the test_cfg of its config.'
             )
+        if changes.get('maskness_thr') is not None and not head.with_mask:
+            raise ValueError('maskness_thr needs masks, and this model finds boxes only.')
         before = head.test_cfg
         head.test_cfg = ConfigDict({**before, **changes})
         try:

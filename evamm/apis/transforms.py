@@ -21,12 +21,18 @@ _EXTRA_TRANSFORMS = (
     'ChooseText',
     'EvenMasking',
     'LoadAnnotations',
+    'LoadDetAnnotations',
     'LoadTeacherFeatures',
     'RandomMasking',
     'TokenizeText',
 )
 _EXTRA_PACKING = ('PackMIMInputs', 'PackPairInputs')
-_SIZED_TRANSFORMS = {'ResizeEdge': 'scale', 'Resize': 'scale', 'CenterCrop': 'crop_size'}
+_SIZED_TRANSFORMS = {
+    'ResizeEdge': 'scale',
+    'Resize': 'scale',
+    'ResizeLongestEdge': 'size',
+    'CenterCrop': 'crop_size',
+}
 
 
 def test_pipeline(config: Config) -> list[ConfigDict]:
@@ -51,12 +57,12 @@ def test_pipeline(config: Config) -> list[ConfigDict]:
 
 
 def set_img_size(config: Config, img_size: int) -> None:
-    """Writes another input size into the backbone and the test pipeline of `config`, in place.
+    """Writes another input size into the model and the test pipeline of `config`, in place.
 
     The ratio of the resized short side to the crop (crop_pct) is kept.
 
     Args:
-        config: Config of a classification model.
+        config: Config of a classification model or a detector.
         img_size: Height and width of the model's input in pixels.
 
     Raises:
@@ -65,6 +71,8 @@ def set_img_size(config: Config, img_size: int) -> None:
     if not isinstance(img_size, int) or img_size < 1:
         raise ValueError(f'img_size={img_size!r} must be a whole number of at least 1 pixel.')
     config.model.backbone.img_size = img_size
+    if 'pad_size' in (config.model.get('data_preprocessor') or {}):  # of a detector
+        config.model.data_preprocessor.pad_size = img_size
     steps = [step for step in test_pipeline(config) if _base_type(step) in _SIZED_TRANSFORMS]
     crops = [step.crop_size for step in steps if _base_type(step) == 'CenterCrop']
     for step in steps:

@@ -192,7 +192,7 @@ def test_mistakes_get_one_sentence(
     with pytest.raises(ValueError, match='names no weights'):
         evamm.DetInferencer(place / 'detector.py')
     for option in ('soft_nms', 'maskness_thr'):
-        with pytest.raises(ValueError, match=f'{option} is for the detectors of configs/eva_det'):
+        with pytest.raises(ValueError, match=f'{option} is for the heads of evamm'):
             detect(image, **{option: True})
     with pytest.raises(ValueError, match='ann_file is for the results in out_dir'):
         detect(image, ann_file=place / 'scenes/annotations.json')

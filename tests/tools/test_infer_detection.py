@@ -92,7 +92,7 @@ def test_mistakes_get_one_sentence(
 ) -> None:
     args = ('detector.py', 'scenes/images', '--checkpoint', 'detector.pth', '--out-dir', 'out')
     assert infer(*args, '--soft-nms') == 1
-    assert 'soft_nms is for the detectors of' in capsys.readouterr().err
+    assert 'soft_nms is for the heads of evamm' in capsys.readouterr().err
     assert infer(*args, '--ann-file', 'none.json') == 1
     error = capsys.readouterr().err
     assert 'none.json' in error and 'Traceback' not in error
