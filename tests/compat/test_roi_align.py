@@ -127,6 +127,7 @@ def test_chunks_do_not_change_the_result(mode: int, monkeypatch: pytest.MonkeyPa
     results = []
     for numel in (2**24, 600):
         monkeypatch.setattr(module, '_CHUNK_NUMEL', numel)
+        monkeypatch.setattr(module, '_CHUNK_WEIGHTS', numel)
         output = RoIAlign.apply(features, rois, (3, 2), 0.25, 0, mode, True)
         (grad,) = torch.autograd.grad(output.square().sum(), features)
         results.append((output, grad))
@@ -199,7 +200,7 @@ def test_dense_sampling_never_holds_the_samples(monkeypatch: pytest.MonkeyPatch)
     # 30 boxes of 80 x 80 cells in 7 x 7 bins have 12 x 12 samples a bin: 3.4 million numbers.
     features = torch.randn(1, 16, 90, 90)
     rois = torch.tensor([[0.0, 3, 3, 83, 83]]).repeat(30, 1)
-    monkeypatch.setattr(module, '_CHUNK_NUMEL', 2**18)
+    monkeypatch.setattr(module, '_CHUNK_WEIGHTS', 2**18)
     output = torch.zeros(30, 16, 7, 7)
     options = dict(aligned_height=7, aligned_width=7, spatial_scale=1.0, sampling_ratio=0,
                    pool_mode=MEAN, aligned=True)  # fmt: skip

@@ -3,25 +3,31 @@
 He et al., "Mask R-CNN" (arXiv 1703.06870), with the half-cell shift of detectron2 (`aligned`).
 
 The value of a bin is the mean (or the maximum) of bilinear samples on a regular grid. Bilinear
-sampling on a grid is separable, so the samples of one box are `rows @ window @ columns^T`: `window`
-is the part of the feature map under the box, the two small matrices hold the weights of the
-sampled rows and columns. A mean commutes with that, so the matrices are averaged first and the
-samples themselves never exist. Boxes are worked off in chunks of similar size, which bounds the
-memory however dense the sampling is.
+sampling on a grid is separable, and a mean commutes with it: a bin is a weighted sum of the cells
+under it, and each weight is the product of one for its row and one for its column. `embedding_bag`
+adds up such sums without ever holding the cells or the samples of a bin. The gradient of a cell is
+likewise a weighted sum of the bins over it, so that every number is written once.
+
+A maximum does not commute: its samples are `rows @ window @ columns^T` for the window of cells
+under a box. Boxes are worked off in chunks of similar size, which bounds the memory however dense
+the sampling is.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ['roi_align_backward', 'roi_align_forward']
 
 _MAXIMUM = 0
 
-# Numbers in the windows of one chunk (for the maximum: and in its samples); 64 MiB in fp32.
+# Numbers in the windows and samples of one chunk of boxes for the maximum; 64 MiB in fp32.
 _CHUNK_NUMEL = 2**24
+# Weights of cells in the bins of one chunk of boxes for the mean; 12 MiB with the cells' numbers.
+_CHUNK_WEIGHTS = 2**20
 
 
 def roi_align_forward(
@@ -55,16 +61,24 @@ def roi_align_forward(
     pooled = (aligned_height, aligned_width)
     boxes = _Boxes(rois, input.dtype, spatial_scale, aligned)
     cells = input.permute(0, 2, 3, 1).reshape(-1, input.shape[1])  # [N*H*W, C]
-    for chunk in _chunks(boxes, input.shape, pooled, sampling_ratio, pool_mode):
+    if pool_mode != _MAXIMUM:
+        # Row by row in memory: many times faster.
+        cells = cells.to(boxes.dtype).contiguous()
+        for bags in _bags(boxes, input.shape, pooled, sampling_ratio):
+            mean = F.embedding_bag(
+                bags.cells.flatten(0, 2),
+                cells,
+                mode='sum',
+                per_sample_weights=bags.weights.flatten(0, 2),
+            ).unflatten(0, bags.cells.shape[:3])  # [K, PH, PW, C]
+            output[bags.index] = mean.permute(0, 3, 1, 2).to(output.dtype)
+        return
+    for chunk in _chunks(boxes, input.shape, pooled, sampling_ratio):
         window = cells[chunk.cells].to(boxes.dtype)  # [K, h, w, C]
-        if pool_mode == _MAXIMUM:
-            samples = _sample(chunk.rows.per_sample, window, chunk.columns.per_sample)
-            best, row, column = _maximum_per_bin(samples, chunk)
-            argmax_y[chunk.index] = row.to(argmax_y.dtype)
-            argmax_x[chunk.index] = column.to(argmax_x.dtype)
-        else:
-            mean = _sample(chunk.rows.per_bin, window, chunk.columns.per_bin)  # [K, PH, PW, C]
-            best = mean.permute(0, 3, 1, 2)  # [K, C, PH, PW]
+        samples = _sample(chunk.rows.per_sample, window, chunk.columns.per_sample)
+        best, row, column = _maximum_per_bin(samples, chunk)
+        argmax_y[chunk.index] = row.to(argmax_y.dtype)
+        argmax_x[chunk.index] = column.to(argmax_x.dtype)
         output[chunk.index] = best.to(output.dtype)
 
 
@@ -95,11 +109,18 @@ def roi_align_backward(
     pooled = (aligned_height, aligned_width)
     count, channels, height, width = grad_input.shape
     grad_cells = grad_output.new_zeros(count * height * width, channels, dtype=boxes.dtype)
-    for chunk in _chunks(boxes, grad_input.shape, pooled, sampling_ratio, pool_mode):
-        grad = grad_output[chunk.index].to(boxes.dtype).permute(0, 2, 3, 1)  # [K, PH, PW, C]
-        transposed = [axis.per_bin.transpose(1, 2) for axis in (chunk.rows, chunk.columns)]
-        grad_window = _sample(transposed[0], grad, transposed[1])  # [K, h, w, C]
-        grad_cells.index_add_(0, chunk.cells.flatten(), grad_window.flatten(0, 2))
+    for bags in _bags(boxes, grad_input.shape, pooled, sampling_ratio):
+        grad = grad_output[bags.index].to(boxes.dtype).permute(0, 2, 3, 1)  # [K, PH, PW, C]
+        weights = bags.weights.flatten()
+        used = weights.nonzero().squeeze(1)
+        # The same bags the other way round: for each cell the bins that it is in.
+        cell, order = bags.cells.flatten()[used].int().sort()
+        used = used[order]
+        cell, count_in = cell.unique_consecutive(return_counts=True)
+        grad_cells[cell.long()] += F.embedding_bag(
+            used // bags.cells.shape[3], grad.reshape(-1, channels), count_in.cumsum(0) - count_in,
+            mode='sum', per_sample_weights=weights[used],
+        )  # fmt: skip
     grad_cells = grad_cells.view(count, height, width, channels).permute(0, 3, 1, 2)
     grad_input += grad_cells.to(grad_input.dtype)
 
@@ -132,23 +153,13 @@ class _Axis:
         position: `[K, P, G]`, places of the samples; a box may use fewer than G of them.
         used: `[K, 1, G]` bool, which of the G it uses.
         per_sample: `[K, P * G, extent]`, weights of the cells of the window in each sample.
-        per_bin: `[K, P, extent]`, the same, averaged over the samples of a bin.
     """
 
     def __init__(
         self, start: Tensor, size: Tensor, grid: Tensor, first: Tensor, extent: int, most: int,
         bins: int, length: int,
     ):  # fmt: skip
-        step = (size / bins)[:, None, None]  # [K, 1, 1]
-        bin_index = torch.arange(bins, device=start.device)[:, None]
-        sample_index = torch.arange(most, device=start.device)
-        grid = grid[:, None, None]
-        self.used = sample_index < grid
-        self.position = (
-            start[:, None, None]
-            + bin_index * step
-            + (sample_index + 0.5) * step / grid.clamp(min=1)
-        )
+        self.position, self.used = _positions(start, size, grid, most, bins)
         low, high, high_weight, inside = _neighbours(self.position, length)
         inside = inside & self.used
         weights = start.new_zeros(*self.position.shape, extent)
@@ -158,7 +169,80 @@ class _Axis:
             )  # unused ones may lie outside
             weights.scatter_add_(3, place[..., None], (weight * inside)[..., None])
         self.per_sample = weights.flatten(1, 2)
-        self.per_bin = weights.sum(dim=2) / grid.clamp(min=1)
+
+
+def _positions(
+    start: Tensor, size: Tensor, grid: Tensor, most: int, bins: int
+) -> tuple[Tensor, Tensor]:
+    """Places of the samples along an axis, `[K, P, most]`, and which a box uses, `[K, 1, most]`."""
+    step = (size / bins)[:, None, None]  # [K, 1, 1]
+    bin_index = torch.arange(bins, device=start.device)[:, None]
+    sample_index = torch.arange(most, device=start.device)
+    grid = grid[:, None, None]
+    position = (
+        start[:, None, None] + bin_index * step + (sample_index + 0.5) * step / grid.clamp(min=1)
+    )
+    return position, sample_index < grid
+
+
+@dataclass
+class _Bags:
+    """The weighted cells of every bin of some boxes.
+
+    `index` `[K]`; `cells` `[K, PH, PW, E]`, numbers of the cells; `weights`, the same shape.
+    """
+
+    index: Tensor
+    cells: Tensor
+    weights: Tensor
+
+
+def _bags(
+    boxes: _Boxes, shape: torch.Size, pooled: tuple[int, int], sampling_ratio: int
+) -> Iterator[_Bags]:
+    _, _, height, width = shape
+    grid = _grid(boxes, pooled, sampling_ratio)
+    # A bin of n cells lies on n + 2 of them at most, along each axis.
+    reach = (boxes.size / boxes.size.new_tensor(pooled)).amax(dim=1).clamp(0, max(height, width))
+    numel = (reach.ceil().long() + 2).cpu() ** 2 * (pooled[0] * pooled[1])
+    for members in _split_by_size(numel, limit=_CHUNK_WEIGHTS):
+        index = members.to(boxes.start.device)
+        (rows, row_weights), (columns, column_weights) = (
+            _bin_weights(
+                boxes.start[index, axis], boxes.size[index, axis], grid[index, axis],
+                bins=pooled[axis], length=shape[2 + axis],
+            )
+            for axis in (0, 1)
+        )  # fmt: skip
+        row_start = (boxes.image[index, None, None] * height + rows) * width  # [K, PH, EH]
+        cells = row_start[:, :, None, :, None] + columns[:, None, :, None, :]
+        weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+        yield _Bags(index, cells.flatten(3), weights.flatten(3))
+
+
+def _bin_weights(
+    start: Tensor, size: Tensor, grid: Tensor, *, bins: int, length: int
+) -> tuple[Tensor, Tensor]:
+    """The cells along one axis that a bin lies on, `[K, P, E]`, and their weights in its mean."""
+    position, used = _positions(start, size, grid, max(1, int(grid.max())), bins)
+    low, high, high_weight, inside = _neighbours(position, length)
+    share = (inside & used).to(start.dtype) / grid[:, None, None].clamp(min=1)
+    first = low[:, :, :1]
+    extent = int((high.masked_fill(~used, 0).amax(dim=2, keepdim=True) - first).max()) + 1
+    extent = max(1, extent)
+    weights = start.new_zeros(*first.shape[:2], extent)
+    for cell, weight in ((low, 1 - high_weight), (high, high_weight)):
+        place = (cell - first).clamp(0, extent - 1)  # unused ones may lie outside
+        weights.scatter_add_(2, place, weight * share)
+    reach = torch.arange(extent, device=start.device)
+    return (first + reach).clamp(max=length - 1), weights
+
+
+def _grid(boxes: _Boxes, pooled: tuple[int, int], sampling_ratio: int) -> Tensor:
+    """Samples per bin along each axis, `[K, 2]`."""
+    if sampling_ratio > 0:
+        return torch.full_like(boxes.size, sampling_ratio, dtype=torch.long)
+    return (boxes.size / boxes.size.new_tensor(pooled)).ceil().clamp(min=0).long()
 
 
 @dataclass
@@ -172,18 +256,10 @@ class _Chunk:
 
 
 def _chunks(
-    boxes: _Boxes,
-    shape: torch.Size,
-    pooled: tuple[int, int],
-    sampling_ratio: int,
-    pool_mode: int,
+    boxes: _Boxes, shape: torch.Size, pooled: tuple[int, int], sampling_ratio: int
 ) -> Iterator[_Chunk]:
     channels, *lengths = shape[1:]
-    bins = boxes.size.new_tensor(pooled)
-    if sampling_ratio > 0:
-        grid = torch.full_like(boxes.size, sampling_ratio, dtype=torch.long)
-    else:
-        grid = (boxes.size / bins).ceil().clamp(min=0).long()  # [K, 2]
+    grid = _grid(boxes, pooled, sampling_ratio)
     largest = boxes.size.new_tensor(lengths) - 1
     ends = torch.stack([boxes.start, boxes.start + boxes.size])  # [2, K, 2]
     first = ends.amin(dim=0).clamp(min=0).minimum(largest).floor().long()
@@ -191,9 +267,7 @@ def _chunks(
 
     extents = (last - first + 1).cpu()
     grids = grid.cpu().clamp(min=1)
-    numel = extents.prod(dim=1)
-    if pool_mode == _MAXIMUM:
-        numel += (grids * torch.tensor(pooled)).prod(dim=1)
+    numel = extents.prod(dim=1) + (grids * torch.tensor(pooled)).prod(dim=1)
     for members in _split_by_size(numel, limit=_CHUNK_NUMEL // channels):
         index = members.to(boxes.start.device)
         axes, cells = [], []
