@@ -11,14 +11,16 @@ from .fitting import fit_state_dict
 from .hashing import file_sha256
 from .loading import check_options, load_checkpoint
 from .reading import Checkpoint, read_checkpoint, read_object
+from .rel_pos import REL_POS_RULES, rel_pos_map, rel_pos_maps, resize_rel_pos
 from .report import LoadReport
-from .resize import resize_patch_kernel, resize_pos_embed, resize_rel_pos
+from .resize import resize_patch_kernel, resize_pos_embed
 from .text_tower import load_text_checkpoint
 from .wrappers import unwrap
 from .writing import remove_stale_files, write_checkpoint
 
 __all__ = [
     'DIALECTS',
+    'REL_POS_RULES',
     'Checkpoint',
     'CheckpointError',
     'LoadReport',
@@ -34,6 +36,8 @@ __all__ = [
     'load_text_checkpoint',
     'read_checkpoint',
     'read_object',
+    'rel_pos_map',
+    'rel_pos_maps',
     'remove_stale_files',
     'resize_patch_kernel',
     'resize_pos_embed',

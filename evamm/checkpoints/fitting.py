@@ -10,8 +10,9 @@ from torch import Tensor
 
 from .dialects import find_trunk_prefix, is_clip_name
 from .errors import CheckpointError, abbreviate, with_close_matches
+from .rel_pos import resize_rel_pos
 from .report import LoadReport
-from .resize import resize_patch_kernel, resize_pos_embed, resize_rel_pos, square_grid
+from .resize import resize_patch_kernel, resize_pos_embed, square_grid
 from .wrappers import strip_wrapper_segments
 
 MIM_NORM = ('to_fc_norm', 'discard')
@@ -62,6 +63,7 @@ def fit_state_dict(
     target_shapes: Mapping[str, Iterable[int]],
     *,
     grid: tuple[int, int] | None = None,
+    rel_pos_rule: str = 'linear',
     mim_norm: str = 'to_fc_norm',
     allow_missing: Iterable[str] = (),
     allow_partial: bool = False,
@@ -73,6 +75,7 @@ def fit_state_dict(
         state_dict: Canonical tensors by name (see :func:`evamm.checkpoints.to_evamm`).
         target_shapes: Shape of every tensor in the model's own state dict.
         grid: Patch grid (h, w) of the model; None if it is square.
+        rel_pos_rule: How relative positions are resized, see :func:`evamm.checkpoints.rel_pos_map`.
         mim_norm: What happens to the final norm of a pre-trained trunk in a model that normalises
             the pooled features instead: 'to_fc_norm' moves it there (as timm does, for feature
             extraction), 'discard' lets ``fc_norm`` start fresh (official fine-tuning).
@@ -106,7 +109,7 @@ def fit_state_dict(
     _drop_projection(source, target, report)
     _drop_what_the_model_lacks(source, target, report)
     unexpected = [name for name in source if name not in target.shape]
-    mismatched = _resize(source, target, grid, report)
+    mismatched = _resize(source, target, grid, rel_pos_rule, report)
     for name in unexpected + list(mismatched):
         del source[name]
 
@@ -238,6 +241,7 @@ def _resize(
     source: dict[str, Tensor],
     target: _Target,
     grid: tuple[int, int] | None,
+    rel_pos_rule: str,
     report: LoadReport,
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Resizes in place; returns what has another shape that no rule covers."""
@@ -264,7 +268,8 @@ def _resize(
         elif name == 'patch_embed.proj.weight' and stored[:2] == wanted[:2]:
             resized, rule = resize_patch_kernel(value, wanted[2:]), 'bicubic patch kernel'
         elif _REL_POS.search(name) and stored[1:] == wanted[1:]:
-            resized, rule = resize_rel_pos(value, wanted[0]), 'linear relative positions'
+            resized = resize_rel_pos(value, wanted[0], rel_pos_rule)
+            rule = f'{rel_pos_rule} relative positions'
         if rule is None or tuple(resized.shape) != wanted:
             wrong[name] = (stored, wanted)
             continue

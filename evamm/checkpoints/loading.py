@@ -54,12 +54,14 @@ def load_checkpoint(
     target = {
         name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)
     }
+    trunk = _trunk(model, target)
     try:
         canonical = canonicalize(path.state_dict, dialect)
         fitted, report = fit_state_dict(
             canonical.state_dict,
             {name: value.shape for name, value in target.items()},
-            grid=_patch_grid(model, target),
+            grid=getattr(trunk, 'pos_grid_size', None),
+            rel_pos_rule=getattr(trunk, 'relative_position_resize', 'linear'),
             mim_norm=mim_norm,
             allow_missing=allow_missing,
             allow_partial=allow_partial,
@@ -129,13 +131,10 @@ def _as_target(value: Tensor, target: Tensor) -> Tensor:
     )
 
 
-def _patch_grid(model: nn.Module, target: dict[str, Tensor]) -> tuple[int, int] | None:
-    """The grid of ``pos_embed`` of the trunk inside a model, None if it does not say."""
+def _trunk(model: nn.Module, target: dict[str, Tensor]) -> nn.Module | None:
+    """The trunk inside a model."""
     prefix = find_trunk_prefix(target)
-    if prefix is None:
-        return None
-    grid = getattr(model.get_submodule(prefix.rstrip('.')), 'pos_grid_size', None)
-    return None if grid is None else tuple(grid)
+    return None if prefix is None else model.get_submodule(prefix.rstrip('.'))
 
 
 def _check_types(fitted: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:

@@ -74,21 +74,3 @@ def resize_patch_kernel(kernel: Tensor, patch_size: int | tuple[int, int]) -> Te
     if tuple(kernel.shape[-2:]) == size:
         return kernel
     return F.interpolate(kernel.float(), size=size, mode='bicubic', align_corners=False)
-
-
-def resize_rel_pos(rel_pos: Tensor, length: int) -> Tensor:
-    """Resizes decomposed relative-position vectors (ViTDet) linearly.
-
-    Args:
-        rel_pos: [2g - 1, d], one vector per distance along an axis.
-        length: Wanted number of distances, 2g' - 1.
-
-    Returns:
-        [2g' - 1, d] in the dtype of ``rel_pos``. Source: ``get_rel_pos`` in
-        ``EVA-01/det/detectron2/modeling/backbone/utils.py``, mode "vitdet".
-    """
-    if rel_pos.shape[0] == length:
-        return rel_pos
-    vectors = rel_pos.float().t()[None]  # [1, d, 2g - 1]
-    vectors = F.interpolate(vectors, size=length, mode='linear')
-    return vectors[0].t().to(rel_pos.dtype)

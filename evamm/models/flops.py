@@ -31,6 +31,7 @@ def count_macs(
     class_token: bool = True,
     window_size: int = 0,
     windowed_blocks: int = 0,
+    relative_position: bool = False,
     kept_patches: int | None = None,
     pooled: bool = False,
 ) -> int:
@@ -50,6 +51,8 @@ def count_macs(
         window_size: Side of an attention window in tokens, for the blocks that have one.
         windowed_blocks: How many blocks have windowed attention; the padding of the last windows
             is computed too and counts.
+        relative_position: Queries meet the vectors of every row and every column. That many tokens
+            share one product with longer keys instead of adding a matrix is not counted.
         kept_patches: Patches that the blocks see; None for all.
         pooled: The last block is computed for the class token only, as by
             :class:`evamm.EVAViT` with ``out_type='cls_token'``.
@@ -71,6 +74,28 @@ def count_macs(
         padded = math.ceil(rows / window_size) * math.ceil(columns / window_size) * window_size**2
         windowed = 4 * padded * dims**2 + 2 * padded * window_size**2 * dims
         macs += windowed_blocks * (windowed - attention)
+        if relative_position:
+            macs += windowed_blocks * padded * 2 * window_size * dims
+    if relative_position:
+        macs += (arch.depth - windowed_blocks) * tokens * (rows + columns) * dims
+    return macs
+
+
+def count_pyramid_macs(in_channels: int, grid: tuple[int, int], out_channels: int = 256) -> int:
+    """Multiply-accumulates of :class:`evamm.SimpleFeaturePyramid` for one image.
+
+    Args:
+        in_channels: Channels D of the trunk's map.
+        grid: Its height and width.
+        out_channels: Channels of every level.
+    """
+    height, width = grid
+    area, half, quarter = height * width, in_channels // 2, in_channels // 4
+    twofold = 4 * area * in_channels * half
+    macs = 2 * twofold + 4 * 4 * area * half * quarter  # the transposed convolutions
+    areas = (16 * area, 4 * area, area, (height // 2) * (width // 2))
+    for size, channels in zip(areas, (quarter, half, in_channels, in_channels), strict=True):
+        macs += size * out_channels * (channels + 9 * out_channels)
     return macs
 
 

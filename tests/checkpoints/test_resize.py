@@ -8,7 +8,6 @@ from evamm.checkpoints import (
     CheckpointError,
     resize_patch_kernel,
     resize_pos_embed,
-    resize_rel_pos,
 )
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -69,12 +68,3 @@ def test_patch_kernel_is_plain_bicubic_in_fp32() -> None:
     # No correction of the amplitude: a constant kernel keeps its values, so its sum grows.
     assert torch.allclose(resize_patch_kernel(torch.ones(1, 1, 14, 14), 16), torch.ones(16, 16))
     assert resize_patch_kernel(kernel, 14) is kernel
-
-
-def test_relative_positions_are_linear_between_distances() -> None:
-    ramp = torch.arange(5.0)[:, None].repeat(1, 2)  # [5, 2]
-    found = resize_rel_pos(ramp, 9)
-    expected = F.interpolate(torch.arange(5.0)[None, None], size=9, mode='linear')[0, 0]
-    assert found.shape == (9, 2)
-    assert torch.equal(found[:, 1], expected)
-    assert resize_rel_pos(ramp, 5) is ramp

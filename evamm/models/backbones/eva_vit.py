@@ -8,13 +8,20 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from evamm.checkpoints import check_options, load_checkpoint, resize_pos_embed
+from evamm.checkpoints import (
+    REL_POS_RULES,
+    check_options,
+    load_checkpoint,
+    rel_pos_maps,
+    resize_pos_embed,
+)
 from evamm.registry import MODELS
 
 from ..flops import count_macs
 from ..layers import Block, LayerNorm, PatchEmbed, draw_drop_path, rope_table
 from ..variants import ROPE_REFERENCE_GRID, EVAArch, resolve_arch
 from .arguments import block_indices, check_counts, image_size
+from .patch_choice import draw_patches, take_patches
 from .weight_init import init_finetune, init_pretrain
 
 OUT_TYPES = ('raw', 'cls_token', 'featmap', 'avg_featmap')
@@ -53,6 +60,11 @@ class EVAViT(BaseModule):
         layer_scale: Initial residual gain per channel; None (all released classifiers) for none.
         window_size: Side of the attention window, in tokens, of the blocks in ``window_blocks``.
         window_blocks: Indices of the blocks with windowed attention (ViTDet).
+        relative_position: Learn decomposed relative positions, as EVA-01's detector: one table per
+            axis and block, for one window or for the grid of ``img_size``.
+        relative_position_resize: How the tables follow another grid: ``'linear'``, the official
+            rule ``vitdet``, or ``'geometric'``, ``beit``, with which released detectors are
+            evaluated at more pixels than they were trained with.
         frozen_stages: Freeze the embeddings and this many blocks (0: only the embeddings);
             -1 freezes nothing.
         freeze_patch_embed: Freeze only the patch projection, as official fine-tuning does
@@ -84,6 +96,8 @@ class EVAViT(BaseModule):
         layer_scale: float | None = None,
         window_size: int = 0,
         window_blocks: Sequence[int] = (),
+        relative_position: bool = False,
+        relative_position_resize: str = 'linear',
         frozen_stages: int = -1,
         freeze_patch_embed: bool = False,
         with_cp: bool = False,
@@ -116,6 +130,18 @@ class EVAViT(BaseModule):
         self.out_indices = block_indices('out_indices', out_indices, arch.depth)
         self.window_size = window_size
         windowed = self._check_windows(window_blocks, with_cls_token)
+        if relative_position and (with_cls_token or patch_dropout):
+            raise ValueError(
+                'relative_position needs with_cls_token=False and no patch_dropout: all tokens '
+                'must form a grid.'
+            )
+        if relative_position_resize not in REL_POS_RULES:
+            raise ValueError(
+                f'relative_position_resize={relative_position_resize!r} must be one of '
+                f'{REL_POS_RULES}.'
+            )
+        self.relative_position = relative_position
+        self.relative_position_resize = relative_position_resize
         if not -1 <= frozen_stages <= arch.depth:
             raise ValueError(f'frozen_stages={frozen_stages} must lie in [-1, {arch.depth}].')
         self.frozen_stages = frozen_stages
@@ -143,6 +169,7 @@ class EVAViT(BaseModule):
                 drop_path_rate=rates[index],
                 layer_scale=layer_scale,
                 window_size=window_size if index in windowed else 0,
+                rel_pos_grid=self.grid_size if relative_position else None,
             )
             for index in range(arch.depth)
         )
@@ -231,41 +258,23 @@ class EVAViT(BaseModule):
             dtype=torch.float64 if x.dtype == torch.float64 else torch.float32,
         )
 
+    def _rel_pos_maps(
+        self, grid: tuple[int, int], x: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        if not self.relative_position or grid == self.grid_size:
+            return None, None
+        return rel_pos_maps(
+            self.grid_size,
+            grid,
+            self.relative_position_resize,
+            device=x.device,
+            dtype=torch.promote_types(x.dtype, torch.float32),
+        )
+
     def _kept_patches(self, patches: int) -> int:
         if not self.training or not self.patch_dropout:
             return patches
         return max(1, int(patches * (1 - self.patch_dropout)))
-
-    def _draw_patches(self, x: Tensor) -> Tensor | None:
-        """A random choice of patches for every sample, [B, K], or None for all (patch dropout).
-
-        Official: ``EVA-CLIP/rei/eva_clip/transformer.py``, ``rope.py``.
-        """
-        patches = x.shape[1] - int(self.cls_token is not None)
-        kept = self._kept_patches(patches)
-        if kept == patches:
-            return None
-        return torch.rand(x.shape[0], patches, device=x.device).topk(kept).indices
-
-    def _take_patches(
-        self, x: Tensor, rope: Tensor | None, patches: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Tokens of some patches, which differ from sample to sample, and their rows of the table.
-
-        Args:
-            x: Tokens, [B, P + N, D], P of them without a position.
-            rope: Table, [P + N, d/2, 2], or None.
-            patches: Numbers of the patches, [B, K].
-
-        Returns:
-            [B, P + K, D] and [B, P + K, d/2, 2].
-        """
-        batch, tokens, _ = x.shape
-        prefix = int(self.cls_token is not None)
-        index = torch.cat((patches.new_zeros(batch, prefix), patches + prefix), dim=1)
-        first = torch.arange(0, batch * tokens, tokens, device=x.device)[:, None]  # [B, 1]
-        x = x.flatten(0, 1)[index + first]
-        return x, None if rope is None else rope[index]
 
     def _draw_drop_path(self, x: Tensor) -> Sequence[Tensor | None]:
         """Stochastic depth of every block, [2, B, 1, 1], None where nothing is dropped."""
@@ -297,9 +306,12 @@ class EVAViT(BaseModule):
         # EVA-02/det/detectron2/modeling/backbone/vit.py).
         windowed = self.window_size and any(block.window_size for block in self.blocks)
         window_rope = self._rope((self.window_size,) * 2, x, 0) if windowed else None
-        keep = self._draw_patches(x) if keep is None else keep
+        maps = self._rel_pos_maps(grid, x)
+        if keep is None:
+            patches = grid[0] * grid[1]
+            keep = draw_patches(x.shape[0], patches, self._kept_patches(patches), x.device)
         if keep is not None:
-            x, global_rope = self._take_patches(x, global_rope, keep)
+            x, global_rope = take_patches(x, global_rope, keep, prefix_tokens)
         recompute = self.with_cp and torch.is_grad_enabled()
         drop_scales = self._draw_drop_path(x)
         outs, end = [], max(self.out_indices)
@@ -307,7 +319,7 @@ class EVAViT(BaseModule):
             rope = window_rope if block.window_size else global_rope
             # What the other tokens would become in the end is not asked for.
             queries = 1 if index == end and self.out_type == 'cls_token' else None
-            args = (x, rope, grid, drop_scales[index], queries)
+            args = (x, rope, grid, drop_scales[index], queries, maps)
             x = checkpoint(block, *args, use_reentrant=False) if recompute else block(*args)
             if index in self.out_indices:
                 last = index == len(self.blocks) - 1
@@ -341,6 +353,7 @@ class EVAViT(BaseModule):
             class_token=self.cls_token is not None,
             window_size=self.window_size,
             windowed_blocks=sum(block.window_size > 0 for block in self.blocks),
+            relative_position=self.relative_position,
             kept_patches=kept_patches or self._kept_patches(rows * columns),
             pooled=self.out_type == 'cls_token',
         )

@@ -23,9 +23,10 @@ def _init_linears(trunk: nn.Module, init: Callable[[Tensor], object]) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
-        elif isinstance(module, Attention) and module.q_bias is not None:
-            nn.init.zeros_(module.q_bias)
-            nn.init.zeros_(module.v_bias)
+        elif isinstance(module, Attention):
+            for start in (module.q_bias, module.v_bias, module.rel_pos_h, module.rel_pos_w):
+                if start is not None:
+                    nn.init.zeros_(start)
         elif isinstance(module, Block) and module.gamma_1 is not None:
             nn.init.constant_(module.gamma_1, module.layer_scale)
             nn.init.constant_(module.gamma_2, module.layer_scale)

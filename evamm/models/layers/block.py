@@ -1,5 +1,7 @@
 """The transformer block shared by every EVA model and task."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,8 @@ class Block(nn.Module):
         drop_path_rate: Stochastic depth of both sublayers.
         layer_scale: Initial value of the per-channel residual gains; None for no gains.
         window_size: Side of the attention window in tokens; 0 for global attention.
+        rel_pos_grid: Grid that global attention stores tables of relative positions for; windows
+            store theirs for one window. None for no tables.
     """
 
     def __init__(
@@ -43,12 +47,21 @@ class Block(nn.Module):
         drop_path_rate: float = 0.0,
         layer_scale: float | None = None,
         window_size: int = 0,
+        rel_pos_grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.post_norm = post_norm
         self.window_size = window_size
         self.norm1 = LayerNorm(embed_dims)
-        self.attn = Attention(embed_dims, num_heads, qkv_bias=qkv_bias, inner_norm=attn_norm)
+        if rel_pos_grid is not None and window_size:
+            rel_pos_grid = (window_size, window_size)
+        self.attn = Attention(
+            embed_dims,
+            num_heads,
+            qkv_bias=qkv_bias,
+            inner_norm=attn_norm,
+            rel_pos_grid=rel_pos_grid,
+        )
         self.norm2 = LayerNorm(embed_dims)
         if ffn == 'swiglu':
             self.mlp = SwiGLU(embed_dims, ffn_hidden_dims, norm=ffn_norm)
@@ -63,12 +76,18 @@ class Block(nn.Module):
             self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale)))
 
     def _attend(
-        self, x: Tensor, rope: Tensor | None, grid: tuple[int, int] | None, queries: int | None
+        self,
+        x: Tensor,
+        rope: Tensor | None,
+        grid: tuple[int, int] | None,
+        queries: int | None,
+        rel_pos_maps: Sequence[Tensor | None],
     ) -> Tensor:
         if not self.window_size:
-            return self.attn(x, rope, queries)
+            return self.attn(x, rope, queries, grid, rel_pos_maps)
         x, padded = window_partition(x, grid, self.window_size)
-        return window_unpartition(self.attn(x, rope), grid, padded, self.window_size)
+        x = self.attn(x, rope, grid=(self.window_size, self.window_size))
+        return window_unpartition(x, grid, padded, self.window_size)
 
     def forward(
         self,
@@ -77,6 +96,7 @@ class Block(nn.Module):
         grid: tuple[int, int] | None = None,
         drop_scales: Tensor | None = None,
         queries: int | None = None,
+        rel_pos_maps: Sequence[Tensor | None] = (None, None),
     ) -> Tensor:
         """Runs the block.
 
@@ -84,20 +104,21 @@ class Block(nn.Module):
             x: Tokens, [B, N, D].
             rope: Table for the tokens that attend to each other: the whole sequence, or one
                 window for a windowed block.
-            grid: (h, w) of the patch tokens; needed by windowed blocks only.
+            grid: (h, w) of the patch tokens; needed by windows and relative positions only.
             drop_scales: Stochastic depth drawn before for both branches, [2, B, 1, 1]; None draws
                 it here.
             queries: Compute the output of this many leading tokens only; None for all. Not for
                 windowed blocks.
+            rel_pos_maps: See :class:`Attention`; not used by windowed blocks.
 
         Returns:
             Tensor of shape [B, N, D] or [B, queries, D].
         """
         attention_scale, ffn_scale = (None, None) if drop_scales is None else drop_scales.unbind()
         if self.post_norm:
-            attended = self.norm1(self._attend(x, rope, grid, queries))
+            attended = self.norm1(self._attend(x, rope, grid, queries, rel_pos_maps))
         else:
-            attended = self._attend(self.norm1(x), rope, grid, queries)
+            attended = self._attend(self.norm1(x), rope, grid, queries, rel_pos_maps)
         if self.gamma_1 is not None:
             attended = attended * self.gamma_1
         x = (x if queries is None else x[:, :queries]) + self.drop_path(attended, attention_scale)

@@ -97,15 +97,3 @@ class SimpleFeaturePyramid(BaseModule):
             (inputs,) = inputs
         maps = [level(inputs) for level in self.levels]
         return (*maps, F.max_pool2d(maps[-1], kernel_size=1, stride=2))
-
-    def count_macs(self, input_shape: Sequence[int]) -> int:
-        """Multiply-accumulates of a forward pass for a map [B, D, h, w]."""
-        batch, _, height, width = input_shape
-        dims, out = self.in_channels, self.out_channels
-        deconvs = [4 * dims * dims // 2 + 4 * 4 * dims // 2 * dims // 4, 4 * dims * dims // 2, 0, 0]
-        areas = [16 * height * width, 4 * height * width, height * width]
-        areas.append((height // 2) * (width // 2))
-        macs = height * width * sum(deconvs)
-        for area, channels in zip(areas, (dims // 4, dims // 2, dims, dims), strict=True):
-            macs += area * out * (channels + 9 * out)
-        return batch * macs
