@@ -2,6 +2,7 @@
 
 python tools/convert_checkpoint.py SRC DST --to timm
 python tools/convert_checkpoint.py eva02_B_p14.pt eva02_B_p14to16.pt --to official --patch-size 16
+python tools/convert_checkpoint.py work_dirs/coco/iter_60000.pth model_final.pth --to detectron2
 
 SRC is a file in any dialect (found automatically), or an http(s) address. Reading never runs code
 of the file. DST ends in .safetensors, .pth or .pt and is written atomically.
@@ -17,7 +18,7 @@ try:
 except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from evamm.checkpoints import CheckpointError, convert_checkpoint
+from evamm.checkpoints import DIALECTS, CheckpointError, convert_checkpoint
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -26,12 +27,15 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('source', metavar='SRC')
     parser.add_argument('target', metavar='DST')
-    parser.add_argument(
-        '--to', required=True, choices=['evamm', 'official', 'timm', 'open_clip', 'mmpretrain']
-    )
+    parser.add_argument('--to', required=True, choices=DIALECTS)
     parser.add_argument('--patch-size', type=int, help='resize the patch kernel, e.g. to 16')
     parser.add_argument(
         '--img-size', type=int, help='resize the position embedding for images of this many pixels'
+    )
+    parser.add_argument(
+        '--trunk-only',
+        action='store_true',
+        help='leave out what stands around the trunk, such as the heads of a detector',
     )
     parser.add_argument('--dtype', choices=['fp32', 'fp16', 'bf16'], help='default: as in SRC')
     weights = parser.add_mutually_exclusive_group()
@@ -72,6 +76,7 @@ def main(args: list[str] | None = None) -> int:
             prefer_ema=options.ema,
             force=options.force,
             head_dims=options.head_dims,
+            trunk_only=options.trunk_only,
             sha256=options.sha256,
         )
     except CheckpointError as error:

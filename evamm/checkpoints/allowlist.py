@@ -83,8 +83,15 @@ def _log_statistic(owner: type, name: str) -> Any:
     return getattr(owner, name, _Inert)
 
 
-# DeepSpeed's training state beside the weights of official files.
+# Training state beside the weights of official files: DeepSpeed's, and the settings of optimizers
+# that detectron2's lazy configs leave as objects of OmegaConf, with the types of their values.
 _INERT = (
+    *(f'omegaconf.{name}' for name in ('listconfig.ListConfig', 'dictconfig.DictConfig')),
+    *(f'omegaconf.base.{name}' for name in ('ContainerMetadata', 'Metadata')),
+    *(f'omegaconf.nodes.{name}Node' for name in ('Any', 'Boolean', 'Float', 'Integer', 'String')),
+    'typing.Any',
+    'collections.defaultdict',
+    *(f'builtins.{name}' for name in ('bool', 'dict', 'float', 'int', 'list', 'str', 'tuple')),
     'deepspeed.runtime.fp16.loss_scaler.LossScaler',
     'deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler',
     'deepspeed.runtime.zero.config.ZeroStageEnum',

@@ -11,6 +11,8 @@ from .errors import CheckpointError, abbreviate
 _LISTS = (
     ('blocks.', re.compile(r'^(norm[12]|attn|mlp)\.|^gamma_[12]$')),
     ('text.transformer.resblocks.', re.compile('')),
+    ('neck.levels.', re.compile(r'^(lateral|output)\.')),
+    ('roi_head.bbox_head.', re.compile(r'^(shared_|fc_)')),
 )
 # Some of the windowed blocks of detectors only.
 _OF_SOME = re.compile(r'^attn\.(rel_pos_[hw]$|rope)')

@@ -1,6 +1,7 @@
 """Turning a checkpoint file into one of another code base, patch size, image size or precision."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,12 +9,16 @@ import torch
 from torch import Tensor
 
 from .completeness import check_whole
-from .dialects import canonicalize, from_evamm
+from .detectron2 import RopeLayout, is_detector_name
+from .dialects import canonicalize, from_evamm, is_clip_name
 from .errors import CheckpointError, abbreviate
 from .reading import read_checkpoint
 from .report import LoadReport, not_finite, warn_about
 from .resize import resize_patch_kernel, resize_pos_embed, square_grid
 from .writing import write_checkpoint
+
+# Key of a file's meta entry.
+ROPE_LAYOUT = 'rope_layout'
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -30,6 +35,7 @@ def convert_checkpoint(
     force: bool = False,
     dialect: str | None = None,
     head_dims: int | None = None,
+    trunk_only: bool = False,
     sha256: str | None = None,
 ) -> LoadReport:
     """Converts a file. Without resizing or casting, converting back gives the same bits.
@@ -37,7 +43,7 @@ def convert_checkpoint(
     Args:
         source: File in any dialect, or an http(s) address.
         target: File to write; .safetensors, or a torch file.
-        to: 'evamm', 'official', 'timm', 'open_clip' or 'mmpretrain'.
+        to: One of ``DIALECTS``; a whole detector can become 'evamm' or 'detectron2'.
         patch_size: Resize the patch kernel; 16 makes the official p14to16 files.
         img_size: Resize the position embedding to this image size in pixels; None keeps the size
             (and so changes the grid if the patch size changes).
@@ -49,6 +55,8 @@ def convert_checkpoint(
         head_dims: Channels of one attention head, for the RoPE tables that official and mmpretrain
             files carry; None takes it from the tables in ``source``, or knows it for a released
             trunk.
+        trunk_only: Write the trunk without what stands around it (text tower, pyramid, heads of a
+            detector), for another task.
         sha256: Expected hash of ``source``.
 
     Returns:
@@ -79,6 +87,8 @@ def convert_checkpoint(
                 f'{abbreviate(state_dict, 4)}; only EVA files can be converted.'
             )
         check_whole(state_dict)
+        if trunk_only:
+            state_dict = _trunk_of(state_dict, report)
         _resize(state_dict, patch_size, img_size, report)
         if dtype is not None:
             state_dict = {
@@ -86,17 +96,40 @@ def convert_checkpoint(
                 for name, value in state_dict.items()
             }
         head_dims = _head_dims(head_dims, checkpoint.state_dict)
-        converted = from_evamm(state_dict, to, head_dims=head_dims)
+        meta = checkpoint.meta
+        rope_layout = canonical.rope_layout or RopeLayout.from_meta(meta.get(ROPE_LAYOUT))
+        converted = from_evamm(state_dict, to, head_dims=head_dims, rope_layout=rope_layout)
         report.not_finite = not_finite(converted)
     except CheckpointError as error:
         raise CheckpointError(f'{checkpoint.path}: {error}') from error
     warn_about(report)
     report.dialect = canonical.dialect
-    report.dropped = [entry for entry in canonical.dropped if entry[0] not in converted]
+    report.dropped += [entry for entry in canonical.dropped if entry[0] not in converted]
     report.renamed = sum(name not in converted for name in checkpoint.state_dict)
     report.loaded, report.meta = list(converted), checkpoint.meta
-    write_checkpoint(_wrap(converted, to, path, checkpoint.meta), path, metadata={'dialect': to})
+    # Detectors of detectron2 keep tables that weights alone do not tell; for the way back.
+    kept = {} if rope_layout is None or to != 'evamm' else {ROPE_LAYOUT: rope_layout.to_meta()}
+    content = _wrap(converted, to, path, meta, kept)
+    write_checkpoint(content, path, metadata={'dialect': to, **kept})
     return report
+
+
+def _trunk_of(state_dict: Mapping[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+    trunk = {
+        name: value
+        for name, value in state_dict.items()
+        if not is_detector_name(name) and not is_clip_name(name)
+    }
+    report.dropped += [
+        (name, 'trunk-only', 'not a part of the trunk') for name in state_dict if name not in trunk
+    ]
+    if 'cls_token' not in trunk:
+        warnings.warn(
+            'The trunk of a detector has no class token and no final norm; a model that has them '
+            'starts with fresh ones.',
+            stacklevel=3,
+        )
+    return trunk
 
 
 def _head_dims(given: int | None, stored: Mapping[str, Tensor]) -> int | None:
@@ -147,13 +180,17 @@ def _resize(
         state_dict[name] = value
 
 
-def _wrap(converted: dict[str, Tensor], to: str, path: Path, meta: dict) -> dict:
+def _wrap(
+    converted: dict[str, Tensor], to: str, path: Path, meta: dict, more: Mapping[str, str]
+) -> dict:
     """Puts around the tensors what each code base expects in a torch file."""
     if path.suffix == '.safetensors':
         return converted
-    kept = {key: meta[key] for key in ('dataset_meta', 'CLASSES') if key in meta}
+    kept = {key: meta[key] for key in ('dataset_meta', 'CLASSES') if key in meta} | more
     if to in ('evamm', 'mmpretrain'):
         return {'meta': kept, 'state_dict': converted}
+    if to == 'detectron2':
+        return {'model': converted}
     if to == 'official' and not any(name.startswith('visual.') for name in converted):
         return {'model': converted}
     return converted

@@ -11,16 +11,30 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .detectron2 import (
+    COMPUTED,
+    TRUNK_PREFIX,
+    RopeLayout,
+    detector_name_here,
+    detector_name_in_detectron2,
+    is_detector_name,
+)
 from .errors import CheckpointError, abbreviate
 from .layouts import Layout, family_of, find_layout, layout_for
 from .mae_decoder import decoder_name_here, decoder_name_in_mmpretrain
-from .rope_buffers import rope_buffers
+from .rope_buffers import is_official_table, rope_buffers, warn_of_other_angles
 from .wrappers import strip_module_prefix
 
 DIALECTS = ('evamm', 'official', 'timm', 'open_clip', 'mmpretrain', 'detectron2')
 
 # Where a trunk may sit in a larger model; where several fit, the first one is meant.
-TRUNK_PREFIXES = ('', 'backbone.', 'visual.trunk.', 'visual.', 'backbone.net.', 'model.')
+TRUNK_PREFIXES = ('', 'backbone.', 'visual.trunk.', 'visual.', TRUNK_PREFIX, 'model.')
+
+# Canonical names of the trunk and of what belongs to it.
+TRUNK_NAME = re.compile(
+    r'^(cls_token|mask_token|pos_embed|patch_embed|blocks|norm|fc_norm|lm_head|head|decoder_\w+)'
+    r'(\.|$)'
+)
 
 # What no model keeps in its state dict: (rule, names, why).
 _COMPUTED = (
@@ -31,6 +45,7 @@ _COMPUTED = (
     ),
     ('index-tables', re.compile(r'(^|\.)relative_position_index$'), 'computed from the window'),
     ('causal-mask', re.compile(r'^(text\.)?attn_mask$'), 'computed from the context length'),
+    *COMPUTED,
 )
 
 # Before it had its own class, the text tower sat at the top level of EVA-CLIP files.
@@ -52,13 +67,23 @@ def is_clip_name(name: str) -> bool:
 
 @dataclass
 class Canonical:
-    """A state dict in canonical names, and how it came about."""
+    """A state dict in canonical names, and how it came about.
+
+    Args:
+        state_dict: Tensors by canonical name.
+        dialect: Code base that it comes from.
+        prefix: What stood before the names of the trunk; None if there is no trunk.
+        dropped: (key, rule, why) of what no model keeps.
+        renamed: Number of tensors whose name was translated.
+        rope_layout: The RoPE tables that a detectron2 file had, to write them again.
+    """
 
     state_dict: dict[str, Tensor]
     dialect: str
     prefix: str | None
     dropped: list[tuple[str, str, str]] = field(default_factory=list)  # (key, rule, why)
     renamed: int = 0
+    rope_layout: RopeLayout | None = None
 
 
 def find_trunk_prefix(names: Iterable[str]) -> str | None:
@@ -90,7 +115,7 @@ def detect_dialect(state_dict: Mapping[str, Tensor]) -> str:
 def _dialect_of(layout: Layout, prefix: str) -> str:
     if prefix == 'visual.trunk.':
         return 'open_clip'
-    if prefix.endswith('backbone.net.'):
+    if prefix == TRUNK_PREFIX:
         return 'detectron2'
     if prefix == 'visual.' and layout.dialect == 'evamm':
         return 'official'
@@ -132,6 +157,8 @@ def canonicalize(state_dict: Mapping[str, Tensor], dialect: str | None = None) -
             out.dropped.append((name, *rule))
         else:
             kept[name] = value
+    tables = [name for name, rule, _ in out.dropped if rule == 'rope-tables']
+    warn_of_other_angles(key for key in tables if not is_official_table(key, state_dict[key]))
     if out.prefix is None:
         out.state_dict = kept
         return out
@@ -140,11 +167,17 @@ def canonicalize(state_dict: Mapping[str, Tensor], dialect: str | None = None) -
     naming = {'open_clip': 'timm', 'detectron2': 'official'}.get(dialect, dialect)
     layout = find_layout(everything, naming)
     out.dialect = dialect or _dialect_of(layout, out.prefix)
+    out.rope_layout = RopeLayout.read(state_dict)
     trunk, rest = _split(kept, out.prefix)
     joined = _join(trunk, layout)
     _split_qkv_bias(joined, layout)
     for name, value in joined.items():
-        _put(out.state_dict, _name_of_head(layout.name_in_evamm(name)), value)
+        ours = _name_of_head(layout.name_in_evamm(name))
+        if out.prefix == TRUNK_PREFIX and not TRUNK_NAME.match(ours):
+            ours = detector_name_here(
+                TRUNK_PREFIX + ours
+            )  # not ours: the detector has to explain it
+        _put(out.state_dict, ours, value)
     for name, value in rest.items():
         _put(out.state_dict, _name_of_rest(name, rest, out.prefix), value)
     out.renamed = sum(name not in out.state_dict for name in kept)
@@ -169,6 +202,8 @@ def _name_of_head(name: str) -> str:
 
 
 def _name_of_rest(name: str, rest: Mapping[str, Tensor], prefix: str) -> str:
+    if prefix == TRUNK_PREFIX:
+        return detector_name_here(name)
     if name.startswith('head.'):
         return _name_of_head(name)
     if prefix.startswith('visual.'):
@@ -230,6 +265,7 @@ def from_evamm(
     *,
     rope: bool | None = None,
     head_dims: int | None = None,
+    rope_layout: RopeLayout | None = None,
 ) -> dict[str, Tensor]:
     """A canonical state dict in the names of another code base.
 
@@ -237,18 +273,21 @@ def from_evamm(
 
     Args:
         state_dict: Canonical tensors by name.
-        dialect: 'evamm', 'official', 'timm', 'open_clip' or 'mmpretrain'.
+        dialect: One of ``DIALECTS``. Detectors can be written as 'evamm' and 'detectron2'.
         rope: Write the RoPE tables that the official code and mmpretrain keep in their state
             dicts; None for every SwiGLU trunk (all released ones with SwiGLU rotate).
         head_dims: Channels of one attention head, for those tables. None knows it for the released
             trunks that rotate (64); weights alone do not tell.
+        rope_layout: The tables of a detectron2 file (``canonicalize(...).rope_layout``); None
+            leaves them out, and the official detector, which computes them, does without.
 
     Raises:
-        CheckpointError: Unknown dialect, no trunk, or, where tables are wanted, a position
-            embedding that is not square or a trunk of unknown or impossible ``head_dims``.
+        CheckpointError: Unknown dialect, no trunk, a detector in a dialect without detectors, or,
+            where tables are wanted, a position embedding that is not square or a trunk of unknown
+            or impossible ``head_dims``.
     """
-    if dialect not in DIALECTS or dialect == 'detectron2':
-        raise CheckpointError(f'dialect={dialect!r} cannot be written; use one of {DIALECTS[:-1]}.')
+    if dialect not in DIALECTS:
+        raise CheckpointError(f'dialect={dialect!r} is unknown; use one of {DIALECTS}.')
     if 'patch_embed.proj.weight' not in state_dict:
         raise CheckpointError(
             'expected canonical names (patch_embed.proj.weight, ...), found '
@@ -256,6 +295,9 @@ def from_evamm(
         )
     if dialect == 'evamm':
         return dict(state_dict)
+    if dialect == 'detectron2':
+        return _detectron2_from_evamm(state_dict, rope_layout)
+    _refuse_detector(state_dict, dialect)
     clip = {name for name in state_dict if is_clip_name(name)}
     probe = any(name.startswith('head.bn.') for name in state_dict)
     family = family_of(state_dict)
@@ -285,6 +327,43 @@ def from_evamm(
     if wants_tables and (family != 'mlp' if rope is None else rope):
         blocks = 'layers' if dialect == 'mmpretrain' else 'blocks'
         out.update(rope_buffers(state_dict, f'{prefix}rope.', f'{prefix}{blocks}', head_dims))
+    return out
+
+
+def _refuse_detector(state_dict: Mapping[str, Tensor], dialect: str) -> None:
+    parts = [name for name in state_dict if is_detector_name(name)]
+    if parts:
+        raise CheckpointError(
+            f'it holds a detector ({abbreviate(parts, 2)}), which {dialect!r} has no names for; '
+            "write it as 'detectron2' or 'evamm', or its trunk alone: trunk_only=True "
+            '(--trunk-only).'
+        )
+    positions = [name for name in state_dict if name.endswith(('.rel_pos_h', '.rel_pos_w'))]
+    if positions:
+        raise CheckpointError(
+            f'its blocks have relative positions ({positions[0]}), which {dialect!r} has no place '
+            "for and which change the output; write it as 'detectron2' or 'evamm'."
+        )
+
+
+def _detectron2_from_evamm(
+    state_dict: Mapping[str, Tensor], rope_layout: RopeLayout | None
+) -> dict[str, Tensor]:
+    layout = layout_for('official', family_of(state_dict))
+    if texts := [name for name in state_dict if is_clip_name(name)]:
+        raise CheckpointError(
+            f"it holds an image-text pair ({abbreviate(texts, 2)}), which 'detectron2' has no "
+            'names for; write its trunk alone: trunk_only=True (--trunk-only).'
+        )
+    out: dict[str, Tensor] = {}
+    for name, value in state_dict.items():
+        if name.startswith(('neck.', 'rpn_head.', 'roi_head.')):
+            out[detector_name_in_detectron2(name)] = value
+        else:
+            for part, tensor in _unjoin(name, value, state_dict, layout):
+                out[TRUNK_PREFIX + layout.name_from_evamm(part)] = tensor
+    if rope_layout is not None:
+        out.update(rope_layout.tables(state_dict['pos_embed'].dtype))
     return out
 
 

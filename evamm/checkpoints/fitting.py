@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from .dialects import find_trunk_prefix, is_clip_name
+from .class_layers import drop_other_classes
+from .detectron2 import CLASS_WEIGHTS, MASK_HEAD, is_detector_name
+from .dialects import TRUNK_NAME, find_trunk_prefix, is_clip_name
 from .errors import CheckpointError, abbreviate, with_close_matches
 from .rel_pos import resize_rel_pos
 from .report import LoadReport
@@ -17,16 +19,19 @@ from .wrappers import strip_wrapper_segments
 
 MIM_NORM = ('to_fc_norm', 'discard')
 
-_TRUNK = re.compile(
-    r'^(cls_token|mask_token|pos_embed|patch_embed|blocks|norm|fc_norm|lm_head|head|decoder_\w+)'
-    r'(\.|$)'
-)
+# Missing parts that the user hears about: mmpretrain's converter and detectors have no final norm,
+# detectors of Objects365 no mask head.
+_WARNED = {
+    'no-norm': 'final norm; the one of the model starts fresh.',
+    'class-token': 'class token; the one of the model starts fresh.',
+    'no-mask-head': 'mask head; the one of the model starts fresh.',
+}
 _REL_POS = re.compile(r'\.attn\.rel_pos_[hw]$')
 
 
 def _part(name: str) -> str:
     """The part of a larger model that a tensor outside the trunk belongs to."""
-    return name.split('.', 1)[0]
+    return MASK_HEAD if name.startswith(f'{MASK_HEAD}.') else name.split('.', 1)[0]
 
 
 class _Target:
@@ -45,7 +50,7 @@ class _Target:
                 canonical = name
             self.full_name[canonical] = full
             self.shape[canonical] = tuple(shapes[full])
-        self.parts = {_part(name) for name in self.shape if not _TRUNK.match(name)}
+        self.parts = {_part(name) for name in self.shape if not TRUNK_NAME.match(name)}
 
     def _canonical(self, name: str) -> str:
         if self.prefix and name.startswith(self.prefix):
@@ -230,7 +235,9 @@ def _drop_what_the_model_lacks(
             rule = ('head', 'the model has no classifier and no projection')
         elif is_clip_name(name) and not target.has('text.'):
             rule = ('text-tower', 'the model has no text tower')
-        elif not _TRUNK.match(name) and _part(name) not in parts_of_model:
+        elif CLASS_WEIGHTS.match(name):
+            rule = ('class-weights', 'computed from the image counts of the training set')
+        elif not TRUNK_NAME.match(name) and _part(name) not in parts_of_model:
             rule = ('other-part', f'the model has no part named {_part(name)}')
         if rule:
             del source[name]
@@ -275,25 +282,8 @@ def _resize(
             continue
         source[name] = resized
         report.resized.append((target.full_name[name], stored, wanted, rule))
-    _drop_other_classes(source, wrong, report)
+    drop_other_classes(source, wrong, report, stacklevel=4)
     return wrong
-
-
-def _drop_other_classes(source: dict[str, Tensor], wrong: dict, report: LoadReport) -> None:
-    """A head with another number of classes starts fresh; the user is told."""
-    stored, wanted = wrong.get('head.weight', wrong.get('head.bias', ((), ())))
-    if not stored or stored[1:] != wanted[1:]:
-        return
-    why = f'it has {stored[0]} outputs, the model {wanted[0]}'
-    warnings.warn(
-        f'The head of the checkpoint is left out because {why}; the head of the model starts '
-        'fresh.',
-        stacklevel=4,
-    )
-    for name in ('head.weight', 'head.bias'):
-        wrong.pop(name, None)
-        if source.pop(name, None) is not None:
-            report.dropped.append((name, 'class-count', why))
 
 
 def _explain_missing(
@@ -305,8 +295,10 @@ def _explain_missing(
     report: LoadReport,
 ) -> list[str]:
     """Adds explained names to the report; returns the others."""
-    parts_of_file = {_part(name) for name in original if not _TRUNK.match(name)}
+    parts_of_file = {_part(name) for name in original if not TRUNK_NAME.match(name)}
     dropped = {rule for _, rule, _ in report.dropped}
+    of_other_classes = {name for name, rule, _ in report.dropped if rule == 'class-count'}
+    is_detector = any(map(is_detector_name, original))
     headless = not any(name.startswith('head.') for name in original)
     normless = not any(re.match(r'(fc_)?norm\.', name) for name in original)
     unexplained = []
@@ -317,25 +309,30 @@ def _explain_missing(
             rule = ('allow-missing', 'starts fresh as asked')
         elif name.startswith('head.') and (why := dropped & {'class-count', 'clip-projection'}):
             rule = (min(why), 'starts fresh')
+        elif name in of_other_classes:
+            rule = ('class-count', 'starts fresh')
         elif name.startswith('head.') and headless:
             rule = ('no-head', 'the checkpoint has no head; it starts fresh')
         elif name.startswith('fc_norm.') and mim_norm == 'discard':
             rule = ('mim-norm', 'starts fresh, as in official fine-tuning')
         elif re.match(r'(fc_)?norm\.', name) and headless and normless:
             rule = ('no-norm', 'the checkpoint has no final norm; it starts fresh')
+        elif name == 'cls_token' and headless and normless:
+            rule = ('class-token', 'detectors are trained without one; it starts fresh')
         elif _REL_POS.search(name) and not any(_REL_POS.search(key) for key in original):
             rule = ('rel-pos', 'relative positions start at zero')
-        elif not _TRUNK.match(name) and _part(name) not in parts_of_file:
+        elif name.startswith(MASK_HEAD) and MASK_HEAD not in parts_of_file and is_detector:
+            rule = ('no-mask-head', 'the checkpoint finds boxes only; it starts fresh')
+        elif not TRUNK_NAME.match(name) and _part(name) not in parts_of_file:
             rule = ('other-part', 'the checkpoint has no such part; it starts fresh')
         if rule:
             report.missing.append((full, *rule))
         else:
             unexplained.append(name)
-    if any(rule == 'no-norm' for _, rule, _ in report.missing):
-        # mmpretrain's converter and detectors leave it out.
-        warnings.warn(
-            'The checkpoint has no final norm; the one of the model starts fresh.', stacklevel=4
-        )
+    rules = {rule for _, rule, _ in report.missing}
+    for rule, what in _WARNED.items():
+        if rule in rules:
+            warnings.warn(f'The checkpoint has no {what}', stacklevel=4)
     return unexplained
 
 
@@ -355,6 +352,8 @@ def _explain_problems(problems: list[str], source: Mapping[str, Tensor], target:
             f'the file holds a text tower of width {texts[0][0]} with {texts[0][1]} blocks, the '
             f'model has width {texts[1][0]} with {texts[1][1]} blocks; '
         )
+    elif any(map(_REL_POS.search, source)) and not any(map(_REL_POS.search, target.shape)):
+        reason = 'the file has relative positions, so build the trunk with relative_position=True; '
     elif 'fc_norm.weight' in source and 'norm.weight' in target.shape:
         reason = (
             'the file has a norm for pooled features only, so build the trunk with '

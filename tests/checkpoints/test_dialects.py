@@ -17,7 +17,7 @@ from evamm.models.variants import ARCHS
 
 from .common import FAMILIES, GOLDEN, HEAD_DIMS, KINDS, canonical, fill, same
 
-WRITTEN = ('evamm', 'official', 'timm', 'open_clip', 'mmpretrain')
+WRITTEN = ('evamm', 'official', 'timm', 'open_clip', 'mmpretrain', 'detectron2')
 
 
 @pytest.mark.parametrize('dialect', WRITTEN)
@@ -25,6 +25,10 @@ WRITTEN = ('evamm', 'official', 'timm', 'open_clip', 'mmpretrain')
 @pytest.mark.parametrize('family', FAMILIES)
 def test_there_and_back_gives_the_same_bits(family: str, kind: str, dialect: str) -> None:
     ours = canonical(family, kind, torch.float16)
+    if (kind, dialect) == ('clip', 'detectron2'):
+        with pytest.raises(CheckpointError, match='image-text pair .*--trunk-only'):
+            from_evamm(ours, dialect)
+        return
     theirs = from_evamm(ours, dialect, head_dims=HEAD_DIMS)
     assert same(to_evamm(theirs), ours)  # the dialect is found
     again = from_evamm(to_evamm(theirs, dialect), dialect, head_dims=HEAD_DIMS)
@@ -97,6 +101,7 @@ def test_names_are_those_of_open_clip(name: str) -> None:
     }
 
 
+@pytest.mark.filterwarnings('ignore:.*other angles')  # the lists hold no values
 @pytest.mark.parametrize('name', [n for n in GOLDEN if not n.startswith(('p14', 'pos_'))])
 def test_names_are_those_of_the_official_code(name: str) -> None:
     """The golden cases list the keys of the real official models."""
@@ -153,22 +158,8 @@ def test_tables_of_any_shape_are_dropped() -> None:
     state = from_evamm(canonical('tiny'), 'official', head_dims=HEAD_DIMS)
     state['rope.freqs_cos'] = torch.zeros(16, 16, 64)
     state['blocks.1.attn.rope.freqs_sin'] = torch.zeros(1, 2, 3)
-    assert same(to_evamm(state), canonical('tiny'))
-
-
-def test_detector_of_detectron2() -> None:
-    """Only the trunk is renamed; relative positions stay with it."""
-    ours = canonical('base', 'mim')
-    ours = {k: v for k, v in ours.items() if not k.startswith(('lm_head', 'mask', 'norm', 'cls'))}
-    ours['blocks.0.attn.rel_pos_h'] = torch.ones(27, 32)
-    official = from_evamm(ours, 'official', rope=False)
-    state = {f'backbone.net.{name}': value for name, value in official.items()}
-    state['backbone.net.rope_win.freqs_cos'] = torch.zeros(256, 32)
-    state['backbone.simfp_2.0.weight'] = torch.zeros(3)
-    found = canonicalize(state)
-    assert found.dialect == 'detectron2' and found.prefix == 'backbone.net.'
-    assert found.state_dict.pop('backbone.simfp_2.0.weight').shape == (3,)
-    assert same(found.state_dict, ours)
+    with pytest.warns(UserWarning, match='rope.freqs_cos, .* hold other angles than evamm'):
+        assert same(to_evamm(state), canonical('tiny'))
 
 
 def test_old_text_names_of_eva_clip() -> None:
@@ -224,8 +215,8 @@ def test_mixed_dialects_are_refused() -> None:
 def test_bad_requests_say_what_is_wrong() -> None:
     with pytest.raises(CheckpointError, match="'keras' is unknown"):
         to_evamm(canonical('tiny'), 'keras')
-    with pytest.raises(CheckpointError, match="'detectron2' cannot be written"):
-        from_evamm(canonical('tiny'), 'detectron2')
+    with pytest.raises(CheckpointError, match="'keras' is unknown"):
+        from_evamm(canonical('tiny'), 'keras')
     with pytest.raises(CheckpointError, match='call to_evamm first'):
         from_evamm({'layers.0.ln1.weight': torch.zeros(1)}, 'timm')
     with pytest.raises(CheckpointError, match='no square'):
