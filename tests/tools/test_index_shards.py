@@ -60,7 +60,11 @@ def test_shards_behind_addresses_are_counted_and_damage_is_named(folder):
 
 
 def test_mistakes_get_one_sentence(folder):
-    for args, message in ((['pipe:cat x'], '--out FILE'), ([folder / 'no-*.tar'], 'no-*.tar')):
-        done = run(*args)
+    for shards, message in (
+        ('pipe:cat x', '--out FILE'),
+        (folder / 'no-*.tar', 'no-*.tar'),
+        (folder / 'gone', 'gone: no such shard'),
+    ):
+        done = run(shards)
         assert done.returncode == 1 and message in done.stderr
         assert 'Traceback' not in done.stderr

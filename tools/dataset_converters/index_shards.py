@@ -68,6 +68,13 @@ def main() -> int:
                 if not is_remote(url) and base in Path(url).resolve().parents:
                     url = str(Path(url).resolve().relative_to(base))
                 listed.append(shard._replace(url=url, samples=samples))
+    except FileNotFoundError as error:
+        print(
+            f'error: {error.filename}: no such shard; give tar files, addresses, patterns such as '
+            "'data/{00000..00099}.tar', or a folder that exists.",
+            file=sys.stderr,
+        )
+        return 1
     except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

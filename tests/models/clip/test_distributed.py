@@ -25,7 +25,12 @@ def results(tmp_path_factory):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path},
+        env={
+            **os.environ,
+            'CUDA_VISIBLE_DEVICES': '',
+            'OMP_NUM_THREADS': '1',
+            'PYTHONPATH': path,
+        },
     )
     files = [root / f'results{rank}.json' for rank in (0, 1)]
     assert all(file.is_file() for file in files), done.stderr[-4000:]
