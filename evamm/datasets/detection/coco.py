@@ -110,6 +110,8 @@ class CocoDataset(datasets.CocoDataset):
             by_id=self.CLASSES_BY_ID and not self._own_classes,
         )
         self.cat2label = {number: label for label, number in enumerate(self.cat_ids)}
+        # Evaluation asks for them: labels need not follow names.
+        self._metainfo['category_ids'] = self.cat_ids
         self._note_categories(entries)
         labels = {entry['id']: NO_CLASS for entry in data['categories']} | self.cat2label
         bad = BadData(self.ann_file, self.bad_data, self.max_bad)

@@ -1,0 +1,180 @@
+"""COCO's average precision."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine import fileio
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from rich.console import Console
+from rich.table import Table
+
+from evamm.datasets.checks import DataError
+from evamm.registry import METRICS
+
+from .average_precision import Curves, evaluate, require_faster_coco_eval
+from .ground_truth import GroundTruth
+from .predictions import ImagePredictions, with_mask_areas
+
+IOU_TYPES = ('bbox', 'segm')
+
+
+@METRICS.register_module()
+class CocoMetric(BaseMetric):
+    """Average precision of boxes and masks after COCO's protocol.
+
+    Gives `bbox_mAP`, `bbox_mAP_50`, `_75`, `_s`, `_m`, `_l` and `bbox_AR`, the same for `segm`, not
+    rounded. The numbers are those of pycocotools. Images that were not predicted do not count: a
+    part of a data set can be evaluated.
+
+    Args:
+        ann_file: Annotation file of the data set.
+        metric: 'bbox', 'segm' or both.
+        classwise: Also give and show the average precision of every class.
+        max_dets: Detections of an image and a category that count, the best ones. Models that
+            return more are cut here.
+        outfile_prefix: Write all predictions to PREFIX.bbox.json and PREFIX.segm.json, in the
+            format of COCO's and LVIS's evaluation servers.
+        format_only: Only write them; for sets without annotations.
+        collect_device: Where the results of several processes are collected, 'cpu' or 'gpu'.
+        prefix: What the names of the results begin with.
+        backend_args: Arguments of the file backend, see mmengine.fileio.
+    """
+
+    default_prefix = 'coco'
+
+    def __init__(
+        self,
+        ann_file: str,
+        metric: str | Sequence[str] = 'bbox',
+        classwise: bool = False,
+        max_dets: int = 100,
+        outfile_prefix: str | None = None,
+        format_only: bool = False,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.metrics = [metric] if isinstance(metric, str) else list(metric)
+        name = type(self).__name__
+        if not self.metrics or not set(self.metrics) <= set(IOU_TYPES):
+            raise ValueError(f'{name}: `metric` must be of {IOU_TYPES}, found {metric!r}')
+        if format_only and outfile_prefix is None:
+            raise ValueError(f'{name}: `format_only` needs `outfile_prefix`')
+        if not format_only:
+            require_faster_coco_eval()
+        self.ann_file = ann_file
+        self.classwise = classwise
+        self.max_dets = max_dets
+        self.outfile_prefix = outfile_prefix
+        self.format_only = format_only
+        self.backend_args = backend_args
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """What the data set says about itself."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict) -> None:
+        # Set when a run begins: the right time to miss a file.
+        if not self.format_only and not fileio.exists(self.ann_file, self.backend_args):
+            raise DataError(
+                f'{type(self).__name__}: the annotation file {self.ann_file} does not exist '
+                f'(looked for {os.path.abspath(self.ann_file)}); correct `ann_file` of the '
+                'evaluator.'
+            )
+        self._dataset_meta = meta
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
+        """Take the predictions of a batch."""
+        self.results += [ImagePredictions.from_sample(sample) for sample in data_samples]
+
+    def compute_metrics(self, results: list[ImagePredictions]) -> dict[str, float]:
+        """Average precisions of all images."""
+        # What fills up the last batches of several processes comes twice.
+        predictions = list({result.image_id: result for result in results}.values())
+        truth = GroundTruth(
+            self.ann_file,
+            self.dataset_meta,
+            {result.image_id for result in predictions},
+            self.backend_args,
+        )
+        if len(truth.images) < truth.listed:
+            print_log(
+                f'{len(truth.images)} of the {truth.listed} images in {self.ann_file} are '
+                'evaluated.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        missing = [result for result in predictions if result.runs is None]
+        if 'segm' in self.metrics and missing:
+            raise DataError(
+                f'{type(self).__name__}: the model predicts no masks; take "segm" out of `metric`.'
+            )
+        if self.outfile_prefix is not None:
+            for iou_type in self.metrics:
+                self._write(iou_type, predictions, truth)
+        if self.format_only:
+            return {}
+        found: dict[str, float] = {}
+        for iou_type in self.metrics:
+            found.update(self._evaluate(iou_type, predictions, truth))
+        return found
+
+    def _evaluate(
+        self, iou_type: str, predictions: Sequence[ImagePredictions], truth: GroundTruth
+    ) -> dict[str, float]:
+        rows = [row for image in predictions for row in image.rows(iou_type, truth.category_ids)]
+        curves = evaluate(
+            truth.images,
+            truth.rows(iou_type),
+            with_mask_areas(rows) if iou_type == 'segm' else rows,
+            truth.category_ids,
+            iou_type,
+            self.max_dets,
+        )
+        values = {
+            'mAP': curves.average_precision(),
+            'mAP_50': curves.average_precision(0.5),
+            'mAP_75': curves.average_precision(0.75),
+            'mAP_s': curves.average_precision(area='small'),
+            'mAP_m': curves.average_precision(area='medium'),
+            'mAP_l': curves.average_precision(area='large'),
+            'AR': curves.average_recall(),
+        }
+        if self.classwise:
+            values.update(self._of_classes(iou_type, curves, truth.names))
+        return {f'{iou_type}_{key}': value for key, value in values.items()}
+
+    def _of_classes(self, iou_type: str, curves: Curves, names: Sequence[str]) -> dict[str, float]:
+        """Average precision of every class; also shown as a table."""
+        table = Table('class', 'AP', 'AP50', 'AP75', 'small', 'medium', 'large', title=iou_type)
+        values = {}
+        for place, name in enumerate(names):
+            parts = [{}, {'threshold': 0.5}, {'threshold': 0.75}]
+            parts += [{'area': area} for area in ('small', 'medium', 'large')]
+            row = [curves.average_precision(**part, categories=[place]) for part in parts]
+            table.add_row(name, *(f'{100 * value:.1f}' for value in row))
+            values[f'{name}_precision'] = row[0]
+        console = Console(width=100)
+        with console.capture() as captured:
+            console.print(table)
+        print_log(f'\n{captured.get()}', logger='current')
+        return values
+
+    def _write(
+        self, iou_type: str, predictions: Sequence[ImagePredictions], truth: GroundTruth
+    ) -> None:
+        rows = [row for image in predictions for row in image.rows(iou_type, truth.category_ids)]
+        for row in rows:
+            row.pop('area', None)
+            if iou_type == 'segm':
+                row['segmentation']['counts'] = row['segmentation']['counts'].decode()
+        path = f'{self.outfile_prefix}.{iou_type}.json'
+        fileio.put_text(json.dumps(rows), path, backend_args=self.backend_args)
+        print_log(f'The predictions are in {path}.', logger='current')
