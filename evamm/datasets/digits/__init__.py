@@ -5,12 +5,14 @@ One file per task; each adds a ``write_<task>(root, seed)`` to :data:`TASKS`.
 
 from .captions import write_captions
 from .classification import write_classification
+from .detection import write_detection
 from .scene_classes import write_scene_classes
 from .source import CLASS_NAMES, DigitsUnavailableError, load_digits, stratified_split
 
 TASKS = {
     'captions': write_captions,
     'classification': write_classification,
+    'detection': write_detection,
     'scene_classes': write_scene_classes,
 }
 
@@ -22,5 +24,6 @@ __all__ = [
     'stratified_split',
     'write_captions',
     'write_classification',
+    'write_detection',
     'write_scene_classes',
 ]

@@ -245,7 +245,7 @@ def _write_part(
         images.append({'id': scene + 1, 'file_name': name, 'height': SIDE, 'width': SIDE})
         annotations += _annotations(placed, scene + 1, len(annotations) + 1)
     content = {
-        'info': {'description': f'Scenes of digits, {part}', 'version': '1', 'year': 2025},
+        'info': {'description': f'Scenes of digits, {part}', 'version': '1'},
         'licenses': [],
         'images': images,
         'annotations': annotations,
