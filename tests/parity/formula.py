@@ -57,7 +57,7 @@ def scaled(name: str, values: Tensor) -> Tensor:
     if 'gamma' in name:
         return 0.5 + 0.1 * values
     if values.ndim == 1:
-        is_norm = 'norm' in name or 'ln' in name.rsplit('.', 2)[-2]
+        is_norm = 'norm' in name or 'ln' in name.rsplit('.', 2)[-2] or 'simfp_2.1.' in name
         return 1 + 0.2 * values if is_norm and name.endswith('weight') else 0.05 * values
     gain = next((g for part, g in _GAINS if part in name), 1.0)
     return gain / float(np.prod(values.shape[1:])) ** 0.5 * values
