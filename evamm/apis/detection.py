@@ -96,7 +96,7 @@ class DetInferencer:
         inputs: ImageInput | Sequence[ImageInput],
         batch_size: int = 1,
         *,
-        score_thr: float = 0.0,
+        score_thr: float = 0.05,
         soft_nms: bool | dict[str, Any] | None = None,
         maskness_thr: bool | float | None = None,
         out_dir: str | os.PathLike | None = None,
@@ -118,7 +118,8 @@ class DetInferencer:
             inputs: Paths, addresses, folders, patterns, uint8 arrays [H, W, 3], batches of arrays
                 [B, H, W, 3], PIL images, or a list of these.
             batch_size: Images per forward pass.
-            score_thr: Leave out what scores less; 0 gives all that the model's `test_cfg` lets by.
+            score_thr: Leave out what scores less. 0 gives all that the model's `test_cfg` lets by:
+                with soft-NMS as in the published systems, thousands of boxes and masks.
             soft_nms: Soft-NMS instead of NMS: True as in the published systems, a dict for other
                 settings, False for NMS, None for what `test_cfg` says.
             maskness_thr: Multiply scores by the mean of the mask above this probability: True as
@@ -179,7 +180,7 @@ class DetInferencer:
             on_error=on_error,
             progress=progress,
         )
-        with self._test_settings(soft_nms, maskness_thr):
+        with self._test_settings(score_thr, soft_nms, maskness_thr):
             for indices, batch, errors in batches:
                 for index, sample in zip(indices, self.forward(batch) if batch else []):
                     source = sources[index]
@@ -216,32 +217,48 @@ class DetInferencer:
 
     @contextmanager
     def _test_settings(
-        self, soft_nms: bool | dict[str, Any] | None, maskness_thr: bool | float | None
+        self,
+        score_thr: float,
+        soft_nms: bool | dict[str, Any] | None,
+        maskness_thr: bool | float | None,
     ) -> Iterator[None]:
         """The model's `test_cfg` with other choices, and back."""
-        changes: dict[str, Any] = {}
-        if soft_nms is not None:
-            changes['soft_nms'] = soft_nms if isinstance(soft_nms, dict) else None
-            if soft_nms is True:
-                changes['soft_nms'] = dict(SOFT_NMS)
-        if maskness_thr is not None:
-            changes['maskness_thr'] = None if maskness_thr is False else maskness_thr
-            if maskness_thr is True:
-                changes['maskness_thr'] = MASKNESS_THR
-        if not changes:
+        head = getattr(self.model, 'roi_head', None)
+        asked = [
+            name
+            for name, value in (('soft_nms', soft_nms), ('maskness_thr', maskness_thr))
+            if value is not None
+        ]
+        if not isinstance(head, MODELS.get('evamm.ViTDetCascadeRoIHead')):
+            if asked:
+                raise ValueError(
+                    f'{asked[0]} is for the heads of evamm (configs/eva_det, configs/eva02_det); '
+                    f'this model has a {type(head or self.model).__name__}, whose NMS is set in '
+                    'the test_cfg of its config.'
+                )
             yield
             return
-        head = getattr(self.model, 'roi_head', None)
-        if not isinstance(head, MODELS.get('evamm.ViTDetCascadeRoIHead')):
-            raise ValueError(
-                f'{next(iter(changes))} is for the heads of evamm (configs/eva_det, '
-                f'configs/eva02_det); this model has a {type(head or self.model).__name__}, whose '
-                'NMS is set in the test_cfg of its config.'
-            )
-        if changes.get('maskness_thr') is not None and not head.with_mask:
+        if maskness_thr and not head.with_mask:
             raise ValueError('maskness_thr needs masks, and this model finds boxes only.')
         before = head.test_cfg
-        head.test_cfg = ConfigDict({**before, **changes})
+        settings = ConfigDict(before)
+        if soft_nms:
+            chosen = soft_nms if isinstance(soft_nms, dict) else {}
+            settings.soft_nms = {**SOFT_NMS, **chosen}
+        elif soft_nms is False:
+            settings.soft_nms = None
+        if maskness_thr is not None:
+            settings.maskness_thr = MASKNESS_THR if maskness_thr is True else maskness_thr or None
+        # What is left out in the end changes nothing that stays: NMS goes by falling score.
+        least = score_thr * (1 - 1e-6)  # the head asks for more, not for as much
+        settings.score_thr = max(settings.get('score_thr', 0.0), least)
+        if settings.get('soft_nms'):
+            soft = dict(settings.soft_nms)
+            soft['min_score'] = max(soft.get('min_score', SOFT_NMS['min_score']), least)
+            if soft.get('score_thr') is not None:
+                soft['score_thr'] = max(soft['score_thr'], least)
+            settings.soft_nms = soft
+        head.test_cfg = settings
         try:
             yield
         finally:

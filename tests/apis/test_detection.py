@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import evamm
-from evamm.apis.images import ImageReadError
+from evamm.apis.detection import SOFT_NMS
+from evamm.apis.images import ImageReadError, collect_images
 from evamm.checkpoints import write_checkpoint
 
 from .detectors import CATEGORIES, MASK_RCNN, make_scenes
@@ -234,3 +235,84 @@ def test_a_config_object_and_its_load_from(
     config.load_from = str(tmp_path / 'weights.pth')
     (result,) = evamm.DetInferencer(config)(images_of(place)[2])['predictions']
     assert result['scores'] == detect(images_of(place)[2])['predictions'][0]['scores']
+
+
+@pytest.fixture(scope='module')
+def vitdet() -> evamm.DetInferencer:
+    """A recipe of evamm with everything small, at another input size."""
+    config = Config.fromfile(Path(__file__).resolve().parents[2] / VITDET)
+    config.model.backbone.pop('arch')
+    config.merge_from_dict(
+        {
+            'model.backbone': dict(
+                arch=dict(embed_dims=32, depth=2, num_heads=2), window_size=2, window_blocks=[0]
+            ),
+            'model.neck': dict(in_channels=32),
+            'model.roi_head.bbox_head': dict(num_classes=3),
+            'model.roi_head.mask_head': dict(num_classes=3),
+            'model.test_cfg.rpn': dict(nms_pre=10, max_per_img=10),
+        }
+    )
+    torch.manual_seed(0)
+    detect = evamm.DetInferencer(
+        config, weights=False, img_size=128, classes=('one', 'two', 'three')
+    )
+    with torch.no_grad():
+        for name, param in detect.model.named_parameters():
+            if param.ndim > 1 and not name.startswith('backbone.'):
+                param.copy_(torch.randn_like(param) / param[0].numel() ** 0.5)
+    return detect
+
+
+VITDET = 'configs/eva02_det/cascade_mask_rcnn_eva02_base_p16_1024_8xb16_coco.py'
+
+
+def test_soft_nms_and_maskness_by_call(vitdet: evamm.DetInferencer) -> None:
+    """The choices of a call are those of a config, and last for the call only."""
+    cat = Path(__file__).resolve().parents[2] / 'demo/cat.JPEG'
+    head = vitdet.model.roi_head
+    before = head.test_cfg
+    assert 'soft_nms' not in before
+
+    def scores(**options: object) -> list[float]:
+        (result,) = vitdet(cat, **options)['predictions']
+        assert result['scores'] == sorted(result['scores'], reverse=True)
+        return result['scores']
+
+    plain = scores()
+    soft = scores(soft_nms=True)
+    masked = scores(maskness_thr=True)
+    assert len(soft) > len(plain) > 3  # soft-NMS lowers scores where NMS takes boxes away
+    assert max(masked) < 0.9 * max(plain)
+    assert head.test_cfg is before
+    assert scores(soft_nms=dict(iou_threshold=0.1)) != soft
+    for changes, expected in (
+        (dict(soft_nms=SOFT_NMS), soft),
+        (dict(maskness_thr=0.5), masked),
+    ):
+        head.test_cfg = {**before, **changes}
+        try:
+            assert scores() == expected
+            assert scores(soft_nms=False, maskness_thr=False) == plain
+        finally:
+            head.test_cfg = before
+
+
+@pytest.mark.parametrize('options', [{}, {'soft_nms': True}, {'maskness_thr': True}])
+def test_a_threshold_only_leaves_out(vitdet: evamm.DetInferencer, options: dict) -> None:
+    """It is given to the model, which then has less to do, and changes nothing that stays."""
+    cat = Path(__file__).resolve().parents[2] / 'demo/cat.JPEG'
+    (everything,) = vitdet(cat, score_thr=0.0, **options)['predictions']
+    thr = everything['scores'][5]
+    (best,) = vitdet(cat, score_thr=thr, **options)['predictions']
+    count = sum(score >= thr for score in everything['scores'])
+    assert 5 < count < len(everything['scores'])
+    for key in ('scores', 'bboxes', 'labels', 'masks', 'names'):
+        assert best[key] == everything[key][:count]
+
+
+def test_input_size_of_a_recipe(vitdet: evamm.DetInferencer) -> None:
+    assert vitdet.model.data_preprocessor.pad_size == 128
+    assert vitdet.model.backbone.img_size == (128, 128)
+    packed = vitdet._prepare(collect_images(np.zeros((300, 451, 3), np.uint8))[0], 'bgr')
+    assert tuple(packed['inputs'].shape) == (3, 85, 128)
