@@ -263,8 +263,24 @@ def test_detectors_may_have_relative_positions_in_some_blocks(
     trunk = {k: v for k, v in state().items() if not k.startswith(('norm.', 'mask', 'cls'))}
     trunk['blocks.1.attn.rel_pos_h'] = torch.ones(31, 64)
     torch.save(trunk, tmp_path / 'in.pt')
+    args = [str(tmp_path / 'in.pt'), str(tmp_path / 'out.pt'), '--to']
+    assert tool.main([*args, 'detectron2']) == 0
+    found = read_checkpoint(tmp_path / 'out.pt').state_dict
+    assert torch.equal(found['backbone.net.blocks.1.attn.rel_pos_h'], torch.ones(31, 64))
+
+
+def test_trunk_without_what_stands_around_it(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    detector = state() | {'rpn_head.rpn_cls.weight': torch.ones(3, 8, 1, 1)}
+    torch.save(detector, tmp_path / 'in.pt')
     args = [str(tmp_path / 'in.pt'), str(tmp_path / 'out.pt'), '--to', 'timm']
-    assert tool.main(args) == 0
+    assert tool.main(args) == 1
+    assert '--trunk-only' in capsys.readouterr().err
+    assert tool.main([*args, '--trunk-only']) == 0
+    assert 'rpn_head.rpn_cls.weight  [trunk-only' in capsys.readouterr().out
+    written = to_evamm(read_checkpoint(tmp_path / 'out.pt').state_dict)
+    assert written.keys() == state().keys()
 
 
 def test_weights_that_are_no_numbers_are_pointed_out(
