@@ -5,13 +5,13 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from mmdet.structures.mask import BitmapMasks
 from PIL import Image
 
 from evamm.registry import TRANSFORMS
 
 from ..transforms.resize import BACKENDS, resize_image
-from .polygons import clip_polygons, polygon_boxes
+from .polygons import Polygons, clip_polygons, polygon_boxes
 
 # An instance whose box is not wider and higher than this is gone (detectron2's
 # filter_empty_instances).
@@ -132,7 +132,8 @@ class LargeScaleJitter(BaseTransform):
                 boxes, keep = mask_boxes, _has_area(mask_boxes) & present
             else:
                 keep &= present
-            results['gt_masks'] = _select(masks, keep)
+            kept = [mask for mask, wanted in zip(masks, keep) if wanted]
+            results['gt_masks'] = type(results['gt_masks'])(kept, *results['img_shape'])
         if keep is None:
             return
         if 'gt_bboxes' in results:
@@ -143,27 +144,22 @@ class LargeScaleJitter(BaseTransform):
 
     def _transform_masks(
         self, results: dict, new_size: tuple[int, int], offset: tuple[int, int]
-    ) -> PolygonMasks | BitmapMasks:
+    ) -> list[np.ndarray] | list[Polygons]:
         masks = results['gt_masks']
-        height, width = results['img_shape']
         top, left = offset
         bottom, right = top + self.size[0], left + self.size[1]
         if isinstance(masks, BitmapMasks):
-            resized = [
-                resize_nearest(mask, new_size)[top:bottom, left:right] for mask in masks.masks
-            ]
-            return BitmapMasks(resized, height, width)
+            return [resize_nearest(mask, new_size)[top:bottom, left:right] for mask in masks.masks]
         scale = np.asarray(results['scale_factor'])
         scaled = [
             [(polygon.reshape(-1, 2) * scale).reshape(-1) for polygon in polygons]
             for polygons in masks.masks
         ]
         clipped = clip_polygons(scaled, left, top, right, bottom)
-        shifted = [
+        return [
             [(polygon.reshape(-1, 2) - (left, top)).reshape(-1) for polygon in polygons]
             for polygons in clipped
         ]
-        return PolygonMasks(shifted, height, width)
 
     def __repr__(self) -> str:
         return (
@@ -222,19 +218,13 @@ def _has_area(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2:] - boxes[:, :2] > _MIN_SIDE).all(1)
 
 
-def _mask_boxes(masks: PolygonMasks | BitmapMasks) -> tuple[np.ndarray, np.ndarray]:
+def _mask_boxes(masks: list[np.ndarray] | list[Polygons]) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [N, 4] around masks, and which instances have a mask [N]."""
-    if isinstance(masks, PolygonMasks):
-        present = [len(polygons) > 0 for polygons in masks.masks]
-        return polygon_boxes(masks.masks), np.array(present, bool)
-    boxes = np.zeros((len(masks.masks), 4), np.float32)
-    for number, mask in enumerate(masks.masks):
+    if not masks or isinstance(masks[0], list):
+        return polygon_boxes(masks), np.array([len(polygons) > 0 for polygons in masks], bool)
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for number, mask in enumerate(masks):
         columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
         if len(columns):
             boxes[number] = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
     return boxes, boxes[:, 2] > 0
-
-
-def _select(masks: PolygonMasks | BitmapMasks, keep: np.ndarray) -> PolygonMasks | BitmapMasks:
-    chosen = [mask for mask, kept in zip(masks.masks, keep) if kept]
-    return type(masks)(chosen, masks.height, masks.width)

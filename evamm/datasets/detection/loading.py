@@ -49,6 +49,8 @@ class LoadDetAnnotations(BaseTransform):
             for instance in results['instances']
             if self.with_crowd or not instance.get('ignore_flag', 0)
         ]
+        if self.with_mask:
+            instances = _with_usable_masks(instances, results)
         boxes = [instance['bbox'] for instance in instances]
         boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
         results['gt_bboxes'] = HorizontalBoxes(boxes)
@@ -57,7 +59,7 @@ class LoadDetAnnotations(BaseTransform):
         flags = [instance.get('ignore_flag', 0) for instance in instances]
         results['gt_ignore_flags'] = np.array(flags, bool)
         if self.with_mask:
-            results['gt_masks'] = _load_masks(instances, results)
+            results['gt_masks'] = _masks_of(instances, *results['ori_shape'])
         return results
 
     def __repr__(self) -> str:
@@ -91,24 +93,32 @@ def image_sizes(content: bytes) -> list[tuple[int, int]]:
     return [size, size[::-1]] if turned else [size]
 
 
-def _load_masks(instances: list[dict], results: dict) -> PolygonMasks | BitmapMasks:
-    height, width = results['ori_shape']
-    masks = [instance.get('mask') for instance in instances]
-    if not all(masks):
-        raise ValueError(
-            f'{results.get("img_path", "an image")}: an instance has no mask, but the pipeline '
-            'loads masks (LoadDetAnnotations(with_mask=True)); add a "segmentation" to every '
-            'annotation, or train boxes only.'
-        )
+def _with_usable_masks(instances: list[dict], results: dict) -> list[dict]:
+    """Instances without those whose mask is of polygons with fewer than three points.
+
+    Raises:
+        ValueError: An instance has no mask.
+    """
+    usable = []
+    for instance in instances:
+        mask = instance.get('mask')
+        if not mask:
+            raise ValueError(
+                f'{results.get("img_path", "an image")}: an instance has no mask, but the pipeline '
+                'loads masks (LoadDetAnnotations(with_mask=True)); add a "segmentation" to every '
+                'annotation, or train boxes only.'
+            )
+        if isinstance(mask, list):
+            mask = [polygon for polygon in mask if len(polygon) >= 6 and len(polygon) % 2 == 0]
+        if mask:
+            usable.append({**instance, 'mask': mask})
+    return usable
+
+
+def _masks_of(instances: list[dict], height: int, width: int) -> PolygonMasks | BitmapMasks:
+    masks = [instance['mask'] for instance in instances]
     if all(isinstance(mask, list) for mask in masks):
-        polygons = [
-            [
-                np.asarray(polygon, np.float64)
-                for polygon in mask
-                if len(polygon) % 2 == 0 and len(polygon) >= 6
-            ]
-            for mask in masks
-        ]
+        polygons = [[np.asarray(polygon, np.float64) for polygon in mask] for mask in masks]
         return PolygonMasks(polygons, height, width)
     return BitmapMasks([decode_mask(mask, height, width) for mask in masks], height, width)
 
