@@ -81,24 +81,6 @@ def count_macs(
     return macs
 
 
-def count_pyramid_macs(in_channels: int, grid: tuple[int, int], out_channels: int = 256) -> int:
-    """Multiply-accumulates of :class:`evamm.SimpleFeaturePyramid` for one image.
-
-    Args:
-        in_channels: Channels D of the trunk's map.
-        grid: Its height and width.
-        out_channels: Channels of every level.
-    """
-    height, width = grid
-    area, half, quarter = height * width, in_channels // 2, in_channels // 4
-    twofold = 4 * area * in_channels * half
-    macs = 2 * twofold + 4 * 4 * area * half * quarter  # the transposed convolutions
-    areas = (16 * area, 4 * area, area, (height // 2) * (width // 2))
-    for size, channels in zip(areas, (quarter, half, in_channels, in_channels), strict=True):
-        macs += size * out_channels * (channels + 9 * out_channels)
-    return macs
-
-
 def count_table_macs(
     arch: str | Mapping | EVAArch, img_size: int | Sequence[int], patch_size: int | None = None
 ) -> int:

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from evamm.checkpoints import load_checkpoint, rel_pos_map
-from evamm.models.backbones import EVAViT
+from evamm.models import EVAViT, SimpleFeaturePyramid
 from evamm.models.layers import relative_position
 
 EVA01 = dict(
@@ -55,6 +56,42 @@ def test_any_input_size_equals_a_model_built_and_loaded_for_it(rule, size, tmp_p
     torch.testing.assert_close(model(x)[0], native(x)[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    'arch, size, expected',
+    [
+        ('eva-giant', 1280, (1_011_754_368, 12_278_880)),
+        ('eva-giant', 1024, (1_011_698_048, 12_278_880)),
+        ('eva02-base', 1024, (85_848_576, 5_560_000)),
+        ('eva02-large', 1536, (303_388_608, 7_805_184)),
+    ],
+)
+def test_number_of_parameters_is_the_official_one(arch, size, expected):
+    """Counted on ``ViT`` and ``SimpleFeaturePyramid`` of EVA-01/det and EVA-02/det."""
+    giant = arch == 'eva-giant'
+    options = dict(DETECTOR, img_size=size, pretrain_img_size=224, patch_size=16, window_size=16)
+    if giant:  # global attention in every fourth block
+        options['window_blocks'] = [index for index in range(40) if index % 4 != 3]
+    with torch.device('meta'):
+        trunk = EVAViT(arch, **options, relative_position=giant)
+        neck = SimpleFeaturePyramid(trunk.embed_dims)
+    counts = [sum(param.numel() for param in part.parameters()) for part in (trunk, neck)]
+    assert tuple(counts) == expected
+
+
+@pytest.mark.parametrize('size', [(24, 24), (20, 28)])
+def test_arithmetic_equals_the_counter(size):
+    with torch.device('meta'):
+        model = EVAViT(EVA01, **DETECTOR, relative_position=True).eval()
+        image = torch.zeros(2, 3, *size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    expected = 2 * model.count_macs(image.shape)
+    resized = sum(
+        2 * 11 * (2 * side // 4 - 1) * 8 for side in size if side != 24
+    )  # tables of the one global block
+    assert counter.get_total_flops() == expected + resized
+
+
 def test_the_two_rules_differ():
     x = torch.randn(1, 3, 36, 36)
     linear, geometric = (build(relative_position_resize=rule).eval()(x)[0] for rule in RULES)
@@ -89,9 +126,8 @@ def test_runs_in_double_precision():
     assert 0 < moved < 1e-10
 
 
-@pytest.mark.parametrize('limit', [1024, 0])
-def test_compiles_without_graph_breaks(limit, monkeypatch):
-    monkeypatch.setattr(relative_position, '_MAX_MATRIX', limit)
+def test_compiles_without_graph_breaks(monkeypatch):
+    monkeypatch.setattr(relative_position, '_MAX_MATRIX', 9)  # a matrix in windows only
     arch = dict(EVA01, depth=2)
     model = build(arch, window_blocks=[0], relative_position_resize='geometric').eval()
     whole = torch.compile(model, backend='aot_eager', fullgraph=True)
