@@ -10,7 +10,9 @@ makes them so).
 Fields of an entry beyond mmpretrain's: `Alias` other names that `get_model` takes; `Official` the
 authors' figure and whether it is of their averaged weights; `Published` size and cost as printed
 in the table that the name comes from; `Pretraining Config` the recipe that makes a trunk;
-`Reproduced` whether a training log of ours shows the figure.
+`Training Config` that of a detector whose `Config` only evaluates; `Mask Config` the evaluation
+that gives the mask AP, where `Config` gives the box AP; `Reproduced` whether a training log of ours
+shows the figure.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from evamm.models.clip_variants import CLIPArch
+from evamm.models.detector_flops import count_detector_macs
 from evamm.models.flops import count_clip_macs, count_table_macs
 
 REQUIRED = ('Alias', 'Metadata', 'In Collection', 'Reproduced', 'Weights', 'Config')
@@ -40,13 +43,17 @@ def build_on_meta(cfg: Config) -> torch.nn.Module:
 
 def _check_model(model: dict, cfg: Config) -> list[str]:
     metadata = model['Metadata']
-    found = sum(parameter.numel() for parameter in build_on_meta(cfg).parameters())
-    expected = {'Parameters': found}
+    built = build_on_meta(cfg)
+    expected = {'Parameters': sum(parameter.numel() for parameter in built.parameters())}
     backbone = cfg.model.get('backbone', {})
     img_size = backbone.get('img_size', 224)
     if cfg.model.type == 'evamm.EVACLIP':
         pair = CLIPArch(backbone['arch'], img_size, cfg.model.text['arch'], cfg.model['embed_dims'])
         expected |= {'Image Size': img_size, 'FLOPs': count_clip_macs(pair)}
+    elif 'roi_head' in cfg.model:
+        size = cfg.model.data_preprocessor['pad_size']
+        macs = sum(count_detector_macs(built, size).values())
+        expected |= {'Image Size': size, 'FLOPs': macs}
     elif backbone.get('type') == 'evamm.EVAViT':
         expected['Image Size'] = img_size
         expected['FLOPs'] = count_table_macs(backbone['arch'], img_size, backbone.get('patch_size'))
@@ -73,7 +80,7 @@ def check_entry(model: dict, collections: set[str], root: Path) -> list[str]:
     ours = f'{model["Metadata"]["FLOPs"] / 1e9:.2f}'
     if published is not None and f'{published:.2f}' != ours:
         problems.append(f'Published Flops (G) {published} is not {ours}')
-    for key in ('Config', 'Pretraining Config'):
+    for key in ('Config', 'Pretraining Config', 'Mask Config', 'Training Config'):
         if key in model and not (root / model[key]).is_file():
             return [*problems, f'{key} does not exist: {model[key]}']
     config = root / model['Config']

@@ -39,6 +39,19 @@ CLIP_NOTES = """\
   of images by texts on COCO.
 """
 
+DET_NOTES = """\
+- **We have reproduced none of the figures**: the weights and the figures are the authors'.
+- *Params*: of our model, counted when it is built; equal to the official model's.
+- *Flops*: multiply-accumulates for one image of the size that it is tested at, with 1000 proposals
+  and 100 masks.
+- *Box AP*, *mask AP* (%): of `tools/test.py` with the config beside it and the authors' file, on
+  COCO val2017 or LVIS v1 val. In brackets on LVIS: rare / common / frequent classes. Where the mask
+  AP has a config of its own (*masks*), the authors measured both apart: scores are multiplied with
+  the sureness of the masks for one and not for the other.
+- *Official*: box / mask AP in the table of the authors' README, and whether it is of the averaged
+  weights (EMA). Two files of one training: one for boxes, a later one for masks.
+"""
+
 ZOO_HEAD = """\
 # Model zoo
 
@@ -138,7 +151,49 @@ def _clip_tables(models: list[dict], up: str, heading: str) -> list[str]:
     return [*parts, f'{heading} Image-text pairs, retrieval', _table(header, rows)]
 
 
+BOXES, MASKS = 'Object Detection', 'Instance Segmentation'
+DET_TITLES = {'coco': 'COCO', 'lvis': 'LVIS v1', 'o365': 'Objects365 v2, boxes only'}
+
+
+def _is_detector(model: dict) -> bool:
+    return model['Name'].startswith('cascade-')
+
+
+def _average_precision(model: dict, task: str) -> str:
+    figures = _metrics(model, task)
+    if not figures:
+        return ''
+    ((_, metrics),) = figures.items()
+    kind = 'box' if task == BOXES else 'mask'
+    classes = [f'{metrics[key]:.2f}' for c in 'rcf' if (key := f'{kind} AP{c}') in metrics]
+    return f'{metrics[f"{kind} AP"]:.2f}' + (f' ({" / ".join(classes)})' if classes else '')
+
+
+def _det_table(models: list[dict], up: str) -> str:
+    rated = 'Results' in models[0]
+    header = ['Model', 'Pixels', 'Params (M)', 'Flops (G)']
+    header += ['Box AP', 'Mask AP', 'Official'] if rated else []
+    rows = []
+    for model in models:
+        name, pixels, params, flops, config, weights = _row(model, up, accuracy=False)
+        if 'Mask Config' in model:
+            config += f', [masks]({up}{model["Mask Config"]})'
+        if 'Training Config' in model:
+            config += f', [training]({up}{model["Training Config"]})'
+        cells = [name, pixels, params, flops]
+        if rated:
+            official = model['Official']
+            average = ' (EMA)' if official['Averaged Weights'] else ''
+            cells += [_average_precision(model, task) for task in (BOXES, MASKS)]
+            cells.append(f'{official["box AP"]} / {official["mask AP"]}{average}')
+        rows.append([*cells, config, weights])
+    return _table([*header, 'Config', 'Download'], rows)
+
+
 def _group(model: dict) -> str:
+    if _is_detector(model):
+        data = model['Name'].rpartition('_')[2].partition('-')[0]
+        return DET_TITLES[data]
     medft = '_in21k-medft_' in model['Name']
     if _metrics(model, ZERO_SHOT):
         return ZERO_SHOT
@@ -167,6 +222,9 @@ def render_tables(models: list[dict], up: str, heading: str) -> str:
     for title, members in groups.items():
         if title == ZERO_SHOT:
             parts += _clip_tables(members, up, heading)
+            continue
+        if _is_detector(members[0]):
+            parts += [f'{heading} {title}', _det_table(members, up)]
             continue
         accuracy = 'Results' in members[0]
         header = ['Model', 'Pixels', 'Params (M)', 'Flops (G)']
@@ -203,11 +261,15 @@ def render_pages(root: Path = ROOT) -> dict[Path, str]:
         after = rest.split(END)[1]
         tables = render_tables(models, '../../', '###')
         notes = NOTES + CLIP_NOTES if any(_metrics(m, ZERO_SHOT) for m in models) else NOTES
+        if _is_detector(models[0]):
+            notes = DET_NOTES
         pages[readme] = f'{before}{BEGIN}\n\n{tables}\n\n{notes}\n{END}{after}'
         paper = collection['Paper']
         families.append(
             f'## {collection["Name"]}\n\n[{paper["Title"]}]({paper["URL"]}), '
-            f'[README](../../{readme.as_posix()})\n\n' + render_tables(models, '../../', '###')
+            f'[README](../../{readme.as_posix()})\n\n'
+            + render_tables(models, '../../', '###')
+            + (f'\n\n{DET_NOTES.rstrip()}' if _is_detector(models[0]) else '')
         )
         if other_names := _other_names(models):
             names.append(f'### {collection["Name"]}\n\n' + other_names)
