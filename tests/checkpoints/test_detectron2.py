@@ -67,6 +67,41 @@ def test_released_detectors_fill_the_models_of_their_configs(case: str, config: 
     }
 
 
+def test_equal_shapes_are_not_mixed_up() -> None:
+    """Layers of one shape in a row, in the order of the forward pass."""
+    found = to_evamm(official_state('small_eva'))
+    state = official_state('small_eva')
+    for theirs, ours in (
+        ('backbone.simfp_2.0.bias', 'neck.levels.0.resize.0.bias'),
+        ('backbone.simfp_2.1.bias', 'neck.levels.0.resize.1.bias'),
+        ('backbone.simfp_2.3.bias', 'neck.levels.0.resize.3.bias'),
+        ('backbone.simfp_2.4.norm.weight', 'neck.levels.0.lateral.norm.weight'),
+        ('backbone.simfp_2.5.norm.weight', 'neck.levels.0.output.norm.weight'),
+        ('backbone.simfp_3.2.norm.bias', 'neck.levels.1.output.norm.bias'),
+        ('backbone.simfp_4.0.norm.bias', 'neck.levels.2.lateral.norm.bias'),
+        ('backbone.simfp_5.1.norm.bias', 'neck.levels.3.lateral.norm.bias'),
+        ('backbone.simfp_5.2.weight', 'neck.levels.3.output.conv.weight'),
+        ('proposal_generator.rpn_head.conv.conv0.weight', 'rpn_head.rpn_conv.0.conv.weight'),
+        ('proposal_generator.rpn_head.conv.conv1.bias', 'rpn_head.rpn_conv.1.conv.bias'),
+        *(
+            (f'{stage}.conv{index + 1}.{old}', f'{home}.shared_convs.{index}.{new}')
+            for stage, home in (
+                ('roi_heads.box_head.0', 'roi_head.bbox_head.0'),
+                ('roi_heads.box_head.2', 'roi_head.bbox_head.2'),
+            )
+            for index in range(4)
+            for old, new in (('weight', 'conv.weight'), ('norm.bias', 'ln.bias'))
+        ),
+        ('roi_heads.box_head.1.fc1.weight', 'roi_head.bbox_head.1.shared_fcs.0.weight'),
+        ('roi_heads.box_predictor.1.bbox_pred.bias', 'roi_head.bbox_head.1.fc_reg.bias'),
+        ('roi_heads.mask_head.mask_fcn1.weight', 'roi_head.mask_head.convs.0.conv.weight'),
+        ('roi_heads.mask_head.mask_fcn4.weight', 'roi_head.mask_head.convs.3.conv.weight'),
+        ('roi_heads.mask_head.mask_fcn3.norm.bias', 'roi_head.mask_head.convs.2.ln.bias'),
+        ('roi_heads.mask_head.deconv.weight', 'roi_head.mask_head.upsample.weight'),
+    ):
+        assert torch.equal(found[ours], state[theirs]), ours
+
+
 @pytest.mark.parametrize('case', SMALL)
 def test_there_and_back_gives_the_same_bits(case: str, tmp_path: Path) -> None:
     """RoPE tables and class weights included, through files of both kinds."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from evamm.apis.model_index import prefers_averaged
 from evamm.checkpoints import (
     CheckpointError,
     convert_checkpoint,
@@ -86,6 +87,15 @@ def test_load_from_of_a_run(prefer_ema: bool, tmp_path: Path) -> None:
     assert torch.equal(weight, wanted.to(weight.device))
     with pytest.raises(CheckpointError, match='Give it as load_from'):
         runner.resume(str(tmp_path / 'file.pth'))
+
+
+def test_published_figures_belong_to_the_weights_that_are_taken() -> None:
+    """``use_ema_weights_for_eval_only`` is set for the runs from Objects365 of EVA-02 alone."""
+    averaged_files = {f'eva02_L_{kind}_sys_o365.pth' for kind in ('coco_det', 'coco_seg', 'lvis')}
+    files = {'eva_coco_det.pth', 'eva_coco_seg.pth', 'eva_lvis.pth', 'eva02_L_lvis_sys.pth'}
+    files |= {f'eva02_{size}_{data}_bsl.pth' for size in 'BL' for data in ('coco', 'lvis')}
+    files |= {'eva02_B_coco_sys.pth', 'eva02_L_coco_sys.pth'}
+    assert {file for file in files | averaged_files if prefers_averaged(file)} == averaged_files
 
 
 def test_run_without_averaging_has_no_averaged_weights() -> None:
