@@ -13,7 +13,7 @@ TOLERANCE = 5e-6
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """2-norm of the difference over the 2-norm of what is expected."""
     assert found.shape == expected.shape, (found.shape, expected.shape)
-    found, expected = found.double(), expected.double()
+    found, expected = found.detach().double(), expected.double()
     return float((found - expected).norm() / expected.norm())
 
 
