@@ -42,7 +42,7 @@ class Curves:
         area: str = 'all',
         categories: Sequence[int] | None = None,
     ) -> float:
-        """Mean over thresholds, recalls and categories; NaN if there is nothing to find.
+        """Mean over thresholds, recalls and categories; -1 if there is nothing to find.
 
         Args:
             threshold: One IoU threshold, all if None.
@@ -57,13 +57,13 @@ class Curves:
         return _mean(values)
 
     def average_recall(self, area: str = 'all') -> float:
-        """Mean over thresholds and categories; NaN if there is nothing to find."""
+        """Mean over thresholds and categories; -1 if there is nothing to find."""
         return _mean(self.recall[..., AREAS.index(area)])
 
 
 def _mean(values: np.ndarray) -> float:
     values = values[values > -1]
-    return float(values.mean()) if values.size else float('nan')
+    return float(values.mean()) if values.size else -1.0
 
 
 def evaluate(

@@ -27,8 +27,8 @@ class CocoMetric(BaseMetric):
     """Average precision of boxes and masks after COCO's protocol.
 
     Gives `bbox_mAP`, `bbox_mAP_50`, `_75`, `_s`, `_m`, `_l` and `bbox_AR`, the same for `segm`, not
-    rounded. The numbers are those of pycocotools. Images that were not predicted do not count: a
-    part of a data set can be evaluated.
+    rounded. The numbers are those of pycocotools; -1 means that there is nothing to find. Images
+    that were not predicted do not count: a part of a data set can be evaluated.
 
     Args:
         ann_file: Annotation file of the data set.
@@ -159,7 +159,7 @@ class CocoMetric(BaseMetric):
             parts = [{}, {'threshold': 0.5}, {'threshold': 0.75}]
             parts += [{'area': area} for area in ('small', 'medium', 'large')]
             row = [curves.average_precision(**part, categories=[place]) for part in parts]
-            table.add_row(name, *(f'{100 * value:.1f}' for value in row))
+            table.add_row(name, *(f'{100 * value:.1f}' if value >= 0 else '-' for value in row))
             values[f'{name}_precision'] = row[0]
         console = Console(width=100)
         with console.capture() as captured:

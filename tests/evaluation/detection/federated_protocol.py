@@ -32,7 +32,7 @@ def federated_ap(truth, detections, iou_type, max_dets):
             for category in truth['categories']
             if category['frequency'] in group and curves[category['id'], size] is not None
         ]
-        return np.mean(chosen) if chosen else np.nan
+        return np.mean(chosen) if chosen else -1
 
     return {
         'AP': mean(),

@@ -1,0 +1,184 @@
+"""A detector of mmdet trained by our runner on our data: stopped anywhere, the same bits."""
+
+import json
+
+import numpy as np
+import pytest
+from exact_runs import Crash, assert_same_end, scramble
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+SIDE = 64
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Twelve images with rectangles of two classes, in COCO's format."""
+    rng = np.random.default_rng(0)
+    rows, images = [], []
+    for number in range(12):
+        image = rng.integers(0, 60, (48, SIDE, 3), np.uint8)
+        for label in range(1, 3):
+            x, y, width, height = (int(v) for v in rng.integers(4, 20, 4))
+            image[y : y + height, x : x + width, label] = 250
+            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+            rows.append(
+                {
+                    'id': len(rows) + 1,
+                    'image_id': number,
+                    # The second class is rare.
+                    'category_id': label if number < 3 else 1,
+                    'bbox': [x, y, width, height],
+                    'area': width * height,
+                    'iscrowd': 0,
+                    'segmentation': [corners],
+                }
+            )
+        Image.fromarray(image).save(tmp_path / f'{number}.png')
+        images.append({'id': number, 'file_name': f'{number}.png', 'height': 48, 'width': SIDE})
+    categories = [{'id': 1, 'name': 'green'}, {'id': 2, 'name': 'blue'}]
+    content = {'images': images, 'annotations': rows, 'categories': categories}
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.fixture
+def cfg(toy_cfg, coco):
+    """RetinaNet on a narrow ResNet, six iterations of two images, an epoch of three."""
+    dataset = {
+        'type': 'evamm.CocoDataset',
+        'data_root': str(coco),
+        'ann_file': 'a.json',
+        'data_prefix': {'img': ''},
+        'metainfo': {'classes': ['green', 'blue']},
+    }
+    train = [
+        {'type': 'evamm.LoadImageFromFile'},
+        {'type': 'evamm.LoadDetAnnotations', 'with_mask': True},
+        {'type': 'evamm.RandomDetFlip'},
+        {'type': 'evamm.LargeScaleJitter', 'size': SIDE, 'scale_range': (0.5, 2.0)},
+        {'type': 'PackDetInputs'},
+    ]
+    test = [
+        {'type': 'evamm.LoadImageFromFile'},
+        {'type': 'evamm.ResizeLongestEdge', 'size': SIDE},
+        {
+            'type': 'PackDetInputs',
+            'meta_keys': ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+        },
+    ]
+    toy_cfg['default_scope'] = 'mmdet'
+    toy_cfg['model'] = {
+        'type': 'RetinaNet',
+        'data_preprocessor': {
+            'type': 'DetDataPreprocessor',
+            'mean': [100.0] * 3,
+            'std': [60.0] * 3,
+            'pad_size_divisor': 32,
+            'pad_mask': True,
+        },
+        'backbone': {'type': 'ResNet', 'depth': 18, 'base_channels': 8, 'stem_channels': 8},
+        'neck': {
+            'type': 'FPN',
+            'in_channels': [8, 16, 32, 64],
+            'out_channels': 8,
+            'start_level': 1,
+            'num_outs': 3,
+        },
+        'bbox_head': {
+            'type': 'RetinaHead',
+            'num_classes': 2,
+            'in_channels': 8,
+            'feat_channels': 8,
+            'stacked_convs': 1,
+            'anchor_generator': {
+                'type': 'AnchorGenerator',
+                'octave_base_scale': 2,
+                'scales_per_octave': 1,
+                'ratios': [1.0],
+                'strides': [8, 16, 32],
+            },
+            'bbox_coder': {'type': 'DeltaXYWHBBoxCoder'},
+            'loss_cls': {'type': 'FocalLoss'},
+            'loss_bbox': {'type': 'L1Loss'},
+        },
+        'train_cfg': {
+            'assigner': {
+                'type': 'MaxIoUAssigner',
+                'pos_iou_thr': 0.5,
+                'neg_iou_thr': 0.4,
+                'min_pos_iou': 0,
+                'ignore_iof_thr': -1,
+            },
+            'sampler': {'type': 'PseudoSampler'},
+            'allowed_border': -1,
+            'pos_weight': -1,
+        },
+        'test_cfg': {
+            'nms_pre': 100,
+            'min_bbox_size': 0,
+            'score_thr': 0.0,
+            'nms': {'type': 'nms', 'iou_threshold': 0.5},
+            'max_per_img': 20,
+        },
+    }
+    toy_cfg['model'] = ConfigDict(toy_cfg['model'])
+    for name, pipeline, shuffle in (('train', train, True), ('val', test, False)):
+        loader = toy_cfg[f'{name}_dataloader']
+        loader.update(
+            batch_size=2,
+            dataset={**dataset, 'pipeline': pipeline, 'test_mode': not shuffle},
+            collate_fn={'type': 'pseudo_collate'},
+        )
+    toy_cfg['train_dataloader']['dataset']['filter_cfg'] = {'filter_empty_gt': True}
+    toy_cfg['train_dataloader']['sampler'] = {
+        'type': 'evamm.RepeatFactorSampler',
+        'threshold': 0.8,
+    }
+    toy_cfg['val_evaluator'] = {'type': 'evamm.CocoMetric', 'ann_file': str(coco / 'a.json')}
+    toy_cfg['train_cfg'] = {'by_epoch': False, 'max_iters': 8, 'val_interval': 6}
+    toy_cfg['param_scheduler'] = {
+        'type': 'evamm.WarmupCosineLR',
+        'warmup': 2,
+        'by_epoch': False,
+        'end': 8,
+    }
+    toy_cfg['default_hooks']['checkpoint'].update(by_epoch=False, interval=1, max_keep_ckpts=2)
+    yield toy_cfg
+    DefaultScope._instance_dict.clear()
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'stops', 'workers'),
+    [('evamm.RepeatFactorSampler', (1, 5), 0), ('InfiniteSampler', (4,), 1)],
+)
+def test_a_detector_stopped_anywhere_ends_with_the_same_bits(
+    cfg, make_runner, tmp_path, sampler, stops, workers
+):
+    """Inside a pass and in the next one; also in a run with workers that read ahead."""
+    if sampler == 'InfiniteSampler':
+        cfg['train_dataloader']['sampler'] = {'type': sampler, 'shuffle': True}
+    make_runner(cfg, work_dir=str(tmp_path / 'whole')).train()
+    hooks = cfg['custom_hooks']
+    cfg['train_dataloader'].update(num_workers=workers, persistent_workers=workers > 0)
+    for stop in stops:
+        cfg['custom_hooks'] = [*hooks, {'type': 'CrashHook', 'iteration': stop}]
+        scramble()
+        with pytest.raises(Crash):
+            make_runner(cfg, resume=True).train()
+    cfg['custom_hooks'] = hooks
+    scramble()
+    make_runner(cfg, resume=True).train()
+    assert_same_end(tmp_path / 'whole' / 'iter_8.pth', tmp_path / 'run' / 'iter_8.pth')
+
+
+def test_a_damaged_image_and_one_of_another_size_are_replaced(cfg, make_runner, coco):
+    """Both are found when they are drawn; the run goes on and says which they are."""
+    (coco / '4.png').write_bytes(b'no image')
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(coco / '5.png')
+    cfg['train_cfg'].update(max_damaged=0.5, max_iters=14, val_interval=100)
+    runner = make_runner(cfg, val_dataloader=None, val_evaluator=None, val_cfg=None)
+    runner.train()
+    found = {path.rpartition('/')[2] for path in runner.train_loop.data.damage.paths.values()}
+    assert found == {'4.png', '5.png'}
