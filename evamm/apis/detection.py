@@ -77,8 +77,8 @@ class DetInferencer:
             name = entry.name if entry is not None else config.filename or 'This model'
         if config is not None and not is_detector(config):
             raise NotImplementedError(
-                f'{name} is no detector, so it finds no boxes. Take a detection model: '
-                f'{", ".join(self.list_models()) or "a config of configs/eva02_det"}.'
+                f'{name} is no detector, so it finds no boxes. '
+                'evamm.DetInferencer.list_models() gives those that are.'
             )
         pretrained = weights
         if weights is None:
@@ -299,8 +299,9 @@ class DetInferencer:
 
     @staticmethod
     def list_models(pattern: str | None = None) -> list[str]:
-        """Names of the models of evamm that detect."""
-        return list_models(pattern, task='Object Detection')
+        """Names of the models of evamm with published figures of boxes or masks."""
+        tasks = ('Object Detection', 'Instance Segmentation')
+        return sorted({name for task in tasks for name in list_models(pattern, task=task)})
 
 
 def encode_masks(masks: torch.Tensor | np.ndarray) -> list[dict[str, Any]]:

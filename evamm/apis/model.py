@@ -24,7 +24,7 @@ from evamm.checkpoints.errors import abbreviate
 _logger = logging.getLogger('evamm')
 
 # Rules of loading that leave a part of the model at random values.
-_FRESH = ('no-head', 'class-count', 'other-part')
+_FRESH = ('no-head', 'no-mask-head', 'class-count', 'other-part')
 
 
 def get_model(
