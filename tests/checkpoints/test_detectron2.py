@@ -112,7 +112,7 @@ def test_there_and_back_gives_the_same_bits(case: str, tmp_path: Path) -> None:
     previous = 'start.pth'
     for to, file in (
         ('evamm', 'a.pth'),
-        ('detectron2', 'b.pth'),
+        ('detectron2', 'b.safetensors'),
         ('evamm', 'c.safetensors'),
         ('detectron2', 'd.pth'),
     ):
@@ -165,6 +165,8 @@ def test_layout_of_the_tables_survives_as_text() -> None:
     layout = RopeLayout.read(official_state('small_eva02_lvis'))
     assert layout == RopeLayout(window=4, grid=8, head_dims=32, blocks=(True, False))
     assert RopeLayout.from_meta(layout.to_meta()) == layout
+    tables = layout.tables(torch.float32)
+    assert len({table.data_ptr() for table in tables.values()}) == len(tables) == 8  # safetensors
     for other in (None, '', 'window=4', layout.to_meta() + ' and more', 4):
         assert RopeLayout.from_meta(other) is None
 

@@ -156,10 +156,28 @@ def test_a_part_of_a_mask_head_is_no_mask_head(tmp_path: Path) -> None:
     torch.save({'model': state}, tmp_path / 'file.pth')
     with pytest.raises(CheckpointError, match=r'missing roi_head\.mask_head\.convs\.1\.ln\.weight'):
         load_checkpoint(small_detector('small_eva'), tmp_path / 'file.pth')
-    with pytest.raises(CheckpointError, match='tensors are missing'):
-        del state['roi_heads.box_head.1.conv2.weight']
-        torch.save({'model': state}, tmp_path / 'file.pth')
+
+
+@pytest.mark.parametrize(
+    'name', ['roi_heads.box_head.1.conv2.weight', 'backbone.simfp_4.1.norm.bias']
+)
+def test_incomplete_detectors_are_not_converted(name: str, tmp_path: Path) -> None:
+    state = official_state('small_eva')
+    del state[name]
+    torch.save({'model': state}, tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match='1 tensors are missing'):
         convert_checkpoint(tmp_path / 'file.pth', tmp_path / 'out.pth', 'evamm')
+
+
+def test_class_layers_of_another_width_are_no_other_classes(tmp_path: Path) -> None:
+    state = official_state('small_eva')
+    name = 'roi_heads.box_predictor.0.cls_score.weight'
+    state[name] = torch.zeros(8, 23)
+    torch.save({'model': state}, tmp_path / 'file.pth')
+    with pytest.raises(
+        CheckpointError, match=r'fc_cls\.weight is \(8, 23\) in the file and \(6, 24\)'
+    ):
+        load_checkpoint(small_detector('small_eva'), tmp_path / 'file.pth')
 
 
 def test_masks_are_left_out_of_a_detector_of_boxes(tmp_path: Path) -> None:
