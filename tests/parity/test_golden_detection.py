@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 pytest.importorskip('mmdet')
 
-from mmdet.structures import DetDataSample  # noqa: E402
-from mmdet.structures.mask import BitmapMasks, PolygonMasks  # noqa: E402
-from mmengine import ConfigDict  # noqa: E402
-from mmengine.registry import DefaultScope  # noqa: E402
-from mmengine.structures import InstanceData  # noqa: E402
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from mmengine import ConfigDict
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 
-from . import detection_case as case  # noqa: E402
-from .common import relative_error  # noqa: E402
+from . import detection_case as case
+from .common import relative_error
 
 GOLDEN = load_file(Path(__file__).parents[1] / 'data' / 'golden' / 'detection_heads.safetensors')
 TOLERANCE = 1e-5

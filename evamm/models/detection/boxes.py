@@ -15,9 +15,11 @@ _LARGEST_LOG_SCALE = math.log(1000 / 16)
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of every box of [M, 4] with every box of [N, 4]: [M, N]; 0 where nothing overlaps."""
-    top_left = torch.maximum(first[:, None, :2], second[:, :2])  # [M, N, 2]
-    bottom_right = torch.minimum(first[:, None, 2:], second[:, 2:])
-    inter = (bottom_right - top_left).clamp_(min=0).prod(dim=2)  # [M, N]
+    sides = []
+    for low, high in ((0, 2), (1, 3)):  # one side after the other takes less memory
+        end = torch.minimum(first[:, None, high], second[:, high])  # [M, N]
+        sides.append((end - torch.maximum(first[:, None, low], second[:, low])).clamp_(min=0))
+    inter = sides[0].mul_(sides[1])
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (first, second)]
     return torch.where(inter > 0, inter / (areas[0][:, None] + areas[1] - inter), 0)
 

@@ -1,12 +1,12 @@
 """From scored boxes to detections."""
 
-from mmcv.ops import soft_nms
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .boxes import clip_boxes
-from .nms import class_wise_nms, shift_classes
+from .nms import class_wise_nms
+from .soft_nms import soft_nms
 
 
 def select_detections(
@@ -37,40 +37,14 @@ def select_detections(
     row, label = ((scores > threshold) & finite[:, None]).nonzero(as_tuple=True)
     boxes, scores = boxes[row], scores[row, label]
     if soft:
-        scores, kept = soften(boxes, scores, label, soft)
+        options = {key: value for key, value in soft.items() if key != 'score_thr'}
+        scores, kept = soft_nms(boxes, scores, label, **options)
     else:
         kept = class_wise_nms(boxes, scores, label, cfg.nms.iou_threshold)
         if cfg.max_per_img >= 0:
             kept = kept[: cfg.max_per_img]
         scores = scores[kept]
     return InstanceData(bboxes=boxes[kept], scores=scores, labels=label[kept])
-
-
-def soften(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: ConfigDict) -> tuple[Tensor, Tensor]:
-    """Lowers the scores of boxes that overlap better ones (Soft-NMS, paper 1704.04503).
-
-    Args:
-        boxes: [N, 4], not negative.
-        scores: [N].
-        labels: [N].
-        cfg: ``method``, ``iou_threshold``, ``sigma``, ``min_score``, ``class_wise``.
-
-    Returns:
-        New scores and indices of the boxes that stay, by falling new score.
-    """
-    if not len(boxes):
-        return scores, labels
-    if cfg.get('class_wise', True):
-        boxes = shift_classes(boxes, labels)
-    dets, kept = soft_nms(
-        boxes,
-        scores,
-        iou_threshold=cfg.get('iou_threshold', 0.3),
-        sigma=cfg.get('sigma', 0.5),
-        min_score=cfg.get('min_score', 1e-3),
-        method=cfg.get('method', 'linear'),
-    )
-    return dets[:, 4].to(scores), kept.to(labels)
 
 
 def maskness(probabilities: Tensor, threshold: float) -> Tensor:

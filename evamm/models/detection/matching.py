@@ -9,6 +9,9 @@ from evamm.registry import TASK_UTILS
 
 from .boxes import box_iou
 
+# Pairs of candidates and objects compared at a time; bounds the memory to some 100 MB.
+_PAIRS = 2**23
+
 
 class Matches(NamedTuple):
     """What a candidate box is.
@@ -66,20 +69,25 @@ class IoUMatcher:
             images: Number of the image of every candidate, [N]; None if all are of one image.
             gt_images: The same for the ground truth, [M].
         """
-        if not len(gt_boxes):
-            index = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
-            return Matches(index, index.bool(), ~index.bool())
-        iou = box_iou(gt_boxes, boxes)  # [M, N]
-        if images is not None:
-            iou = torch.where(gt_images[:, None] == images, iou, 0)
-        best, index = iou.max(dim=0)
-        positive, negative = best >= self.pos_iou_thr, best < self.neg_iou_thr
-        if self.match_low_quality:
-            # An object that no candidate overlaps has no best one.
-            top = iou.amax(dim=1, keepdim=True)
-            low_quality = ((iou == top) & (top > 0)).any(dim=0)
-            positive, negative = positive | low_quality, negative & ~low_quality
-        return Matches(index, positive, negative)
+        # Some objects at a time: an IoU of every anchor with every object may be gigabytes.
+        step = max(1, _PAIRS // max(1, len(boxes)))
+        best = boxes.new_full((len(boxes),), -1.0)
+        index = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
+        low_quality = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+        for start in range(0, len(gt_boxes), step):
+            some = slice(start, start + step)
+            iou = box_iou(gt_boxes[some], boxes)  # [m, N]
+            if images is not None:
+                iou = torch.where(gt_images[some, None] == images, iou, 0)
+            largest, row = iou.max(dim=0)
+            index = torch.where(largest > best, row + start, index)
+            best = torch.maximum(best, largest)
+            if self.match_low_quality:
+                # An object that no candidate overlaps has no best one.
+                top = iou.amax(dim=1, keepdim=True)
+                low_quality |= ((iou == top) & (top > 0)).any(dim=0)
+        positive = (best >= self.pos_iou_thr) | low_quality
+        return Matches(index, positive, (best < self.neg_iou_thr) & ~low_quality)
 
 
 class Sample(NamedTuple):

@@ -1,7 +1,6 @@
 """Cascade of box heads with one mask head, as in the official detectors."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from mmdet.models.roi_heads import CascadeRoIHead
@@ -12,15 +11,23 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from evamm.registry import MODELS
 
 from .boxes import clip_boxes, image_sizes, nonempty
+from .candidates import (
+    Candidates,
+    GroundTruth,
+    gather_ground_truth,
+    match_candidates,
+    sample_candidates,
+)
 from .detections import maskness, select_detections
 from .mask_head import mask_targets, paste_masks
 from .precision import head_inputs, head_precision
 
+# Masks predicted at a time: with Soft-NMS there may be thousands in an image.
+_MASKS = 512
 _STAGE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the first stage; the others: twice, three times
 
 
@@ -35,34 +42,6 @@ class _ScaleGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
         return grad * ctx.factor, None
-
-
-class _GroundTruth(NamedTuple):
-    """Objects of all images together and one without area of no image, so that it is never empty.
-
-    Attributes:
-        boxes: [M + 1, 4].
-        labels: [M + 1].
-        images: [M + 1], -1 for the last.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    images: Tensor
-
-
-class _Candidates(NamedTuple):
-    """Boxes of all images that a stage looks at.
-
-    Attributes:
-        rois: Number of the image and corners, [R, 5].
-        labels: Classes, K for background, [R].
-        index: The ground-truth box of each, [R].
-    """
-
-    rois: Tensor
-    labels: Tensor
-    index: Tensor
 
 
 @MODELS.register_module()
@@ -178,13 +157,21 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
         with head_precision(x[0], self.autocast):
             x = head_inputs(x, self.autocast)
             instances = [sample.gt_instances for sample in batch_data_samples]
-            truth = _ground_truth(instances)
+            truth = gather_ground_truth(instances)
             sizes = image_sizes([sample.metainfo for sample in batch_data_samples], truth.boxes)
-            first = candidates = self._sample(rpn_results_list, instances, truth)
+            proposals = [results.bboxes for results in rpn_results_list]
+            if self.bbox_sampler.add_gt_as_proposals:
+                proposals = [torch.cat((own, gt.bboxes)) for own, gt in zip(proposals, instances)]
+            first = candidates = sample_candidates(
+                proposals, truth, self.bbox_assigner[0], self.bbox_sampler, self.num_classes
+            )
             losses, deltas = {}, None
             for stage, head in enumerate(self.bbox_head):
                 if stage > 0:
-                    candidates = self._rematch(stage, candidates.rois, deltas, sizes, truth)
+                    rois = self._refine(stage - 1, candidates.rois, deltas, sizes)
+                    candidates = match_candidates(
+                        rois, truth, self.bbox_assigner[stage], self.num_classes
+                    )
                 rois = candidates.rois
                 scores, deltas = self._bbox_outputs(stage, x, rois, scale_gradient=True)
                 parts = head.losses(
@@ -195,51 +182,6 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
             if self.with_mask:
                 losses.update(self._mask_losses(x, first, truth, instances))
         return losses
-
-    @torch.no_grad()
-    def _sample(
-        self,
-        rpn_results_list: Sequence[InstanceData],
-        instances: Sequence[InstanceData],
-        truth: _GroundTruth,
-    ) -> _Candidates:
-        """Proposals, and the ground truth if wanted, that the first stage trains on."""
-        boxes = [results.bboxes for results in rpn_results_list]
-        if self.bbox_sampler.add_gt_as_proposals:
-            boxes = [torch.cat(pair) for pair in zip(boxes, [gt.bboxes for gt in instances])]
-        counts = torch.tensor([len(some) for some in boxes], device=truth.boxes.device)
-        boxes = pad_sequence(boxes, batch_first=True)  # [B, P, 4]
-        batch, places, _ = boxes.shape
-        exists = torch.arange(places, device=boxes.device) < counts[:, None]  # [B, P]
-        images = torch.arange(batch, device=boxes.device).repeat_interleave(places)
-        matches = self.bbox_assigner[0].match(
-            boxes.flatten(0, 1), truth.boxes, images, truth.images
-        )
-        positive, negative = (mask.view(batch, places) & exists for mask in matches[1:])
-        sample = self.bbox_sampler.sample(positive, negative)
-        image, place = sample.used.nonzero(as_tuple=True)
-        index = sample.index[image, place]  # [R], within the image
-        rois = torch.cat((image[:, None].to(boxes), boxes[image, index]), dim=1)
-        matched = matches.index.view(batch, places)[image, index]
-        return self._label(rois, matched, sample.positive[image, place], truth)
-
-    def _label(
-        self, rois: Tensor, index: Tensor, positive: Tensor, truth: _GroundTruth
-    ) -> _Candidates:
-        labels = torch.where(positive, truth.labels[index], self.num_classes)
-        return _Candidates(rois, labels, index)
-
-    @torch.no_grad()
-    def _rematch(
-        self, stage: int, rois: Tensor, deltas: Tensor, sizes: Tensor, truth: _GroundTruth
-    ) -> _Candidates:
-        """The boxes that the stage before predicts, without empty ones, matched anew."""
-        rois = self._refine(stage - 1, rois, deltas, sizes)
-        rois = rois[nonempty(rois[:, 1:])]
-        index, positive, _ = self.bbox_assigner[stage].match(
-            rois[:, 1:], truth.boxes, rois[:, 0], truth.images
-        )
-        return self._label(rois, index, positive, truth)
 
     def _refine(self, stage: int, rois: Tensor, deltas: Tensor, sizes: Tensor) -> Tensor:
         """Boxes [R, 5] after a stage, cut at the rims of the images of `sizes` [B, 2]."""
@@ -256,16 +198,18 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
             features = _ScaleGradient.apply(features, 1 / self.num_stages)
         return self.bbox_head[stage](features)
 
-    def _mask_outputs(self, x: tuple[Tensor, ...], rois: Tensor) -> Tensor:
-        """Mask logits [R, K, S, S]."""
+    def _mask_outputs(
+        self, x: tuple[Tensor, ...], rois: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
+        """Mask logits of the boxes' classes [R, S, S], or of all [R, K, S, S]."""
         extractor = self.mask_roi_extractor
-        return self.mask_head(extractor(x[: extractor.num_inputs], rois))
+        return self.mask_head(extractor(x[: extractor.num_inputs], rois), labels)
 
     def _mask_losses(
         self,
         x: tuple[Tensor, ...],
-        candidates: _Candidates,
-        truth: _GroundTruth,
+        candidates: Candidates,
+        truth: GroundTruth,
         instances: Sequence[InstanceData],
     ) -> dict[str, Tensor]:
         size = self.train_cfg[0].get('mask_size', 28)
@@ -282,8 +226,8 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
             offset += len(gt)
         some = torch.cat(members) if members else foreground[:0]
         targets = torch.cat(targets) if targets else None
-        logits = self._mask_outputs(x, candidates.rois[some])
-        return self.mask_head.losses(logits, candidates.labels[some], targets)
+        logits = self._mask_outputs(x, candidates.rois[some], candidates.labels[some])
+        return self.mask_head.losses(logits, targets)
 
     def _cascade(self, x: tuple[Tensor, ...], rois: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Mean probabilities [R, K + 1] and final boxes [R, 4], not cut at the rim."""
@@ -346,9 +290,13 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
         """
         with head_precision(x[0], self.autocast):
             x = head_inputs(x, self.autocast)
-            logits = self._mask_outputs(x, bbox2roi([found.bboxes for found in results_list]))
-        labels = torch.cat([found.labels for found in results_list])
-        probabilities = self.mask_head.of_classes(logits, labels).float().sigmoid()
+            rois = bbox2roi([found.bboxes for found in results_list])
+            labels = torch.cat([found.labels for found in results_list])
+            logits = [
+                self._mask_outputs(x, *some)
+                for some in zip(rois.split(_MASKS), labels.split(_MASKS))
+            ]
+        probabilities = torch.cat(logits).float().sigmoid()  # [N, S, S]
         results = []
         parts = probabilities.split([len(found) for found in results_list])
         for found, masks, meta in zip(results_list, parts, batch_img_metas):
@@ -379,18 +327,6 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
             if self.with_mask:
                 outputs += (self._mask_outputs(x, torch.cat((rois[:, :1], outputs[1]), dim=1)),)
         return outputs
-
-
-def _ground_truth(instances: Sequence[InstanceData]) -> _GroundTruth:
-    boxes, labels, images = [], [], []
-    for number, gt in enumerate(instances):
-        boxes.append(gt.bboxes)
-        labels.append(gt.labels)
-        images.append(torch.full_like(gt.labels, number))
-    boxes.append(boxes[0].new_zeros(1, 4))
-    labels.append(labels[0].new_zeros(1))
-    images.append(images[0].new_full((1,), -1))
-    return _GroundTruth(torch.cat(boxes), torch.cat(labels), torch.cat(images))
 
 
 def _to_original(found: InstanceData, meta: dict) -> InstanceData:
