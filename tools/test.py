@@ -75,13 +75,19 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
                 '--show and --show-dir need visualization=dict(type="VisualizationHook") in '
                 'default_hooks of the config.'
             )
-        cfg.default_hooks.visualization.update(
-            enable=True,
+        hook = cfg.default_hooks.visualization
+        # mmdet's hook has names of its own, and takes a relative folder anew for every batch.
+        detecting = str(hook.get('type')).endswith('DetVisualizationHook')
+        hook.update(
+            {('draw' if detecting else 'enable'): True},
             show=args.show,
             wait_time=args.wait_time,
-            out_dir=args.show_dir,
             interval=args.interval,
         )
+        if detecting and args.show_dir is not None:
+            hook.test_out_dir = str(Path(args.show_dir).resolve())
+        elif not detecting:
+            hook.out_dir = args.show_dir
     if args.tta:
         apply_tta(cfg)
     launch.set_loader_defaults(

@@ -45,8 +45,8 @@ def to_json(value: object) -> object:
 class PredictionWriter(BaseMetric):
     """Collects the predictions of a test run and writes them at its end.
 
-    ``.json``: a list with one object per image. ``.npz``: one array per entry, [N] or [N, C], for
-    predictions of one size such as class scores.
+    ``.json``: a list with one object per image; masks are run-length codes. ``.npz``: one array per
+    entry, [N] or [N, C], for predictions of one size such as class scores.
 
     Args:
         path: Target file; the suffix chooses the format.
@@ -60,7 +60,7 @@ class PredictionWriter(BaseMetric):
         """Keep the predictions, the label and the identity of every image of a batch."""
         for sample in data_samples:
             kept = {k: v for k, v in sample.items() if k in _KEPT or k.startswith('pred')}
-            self.results.append(_to_cpu(kept))
+            self.results.append(_to_cpu(_with_coded_masks(kept)))
 
     def compute_metrics(self, results: list[dict]) -> dict:
         """Write the file; adds no metric."""
@@ -79,6 +79,18 @@ class PredictionWriter(BaseMetric):
             os.replace(temporary, self.path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _with_coded_masks(sample: dict) -> dict:
+    """Masks of a detector as COCO's run-length codes, a thousandth of the numbers."""
+    found = sample.get('pred_instances')
+    if not isinstance(found, Mapping) or not isinstance(found.get('masks'), torch.Tensor):
+        return sample
+    from pycocotools import mask as rle
+
+    codes = [rle.encode(np.asfortranarray(mask.cpu(), np.uint8)) for mask in found['masks']]
+    codes = [{'size': code['size'], 'counts': code['counts'].decode()} for code in codes]
+    return {**sample, 'pred_instances': {**found, 'masks': codes}}
 
 
 def _to_cpu(value: object) -> object:
