@@ -161,13 +161,13 @@ def test_a_detector_stopped_anywhere_ends_with_the_same_bits(
         cfg['train_dataloader']['sampler'] = {'type': sampler, 'shuffle': True}
     make_runner(cfg, work_dir=str(tmp_path / 'whole')).train()
     hooks = cfg['custom_hooks']
-    cfg['train_dataloader'].update(num_workers=workers, persistent_workers=workers > 0)
     for stop in stops:
         cfg['custom_hooks'] = [*hooks, {'type': 'CrashHook', 'iteration': stop}]
         scramble()
         with pytest.raises(Crash):
             make_runner(cfg, resume=True).train()
     cfg['custom_hooks'] = hooks
+    cfg['train_dataloader'].update(num_workers=workers, persistent_workers=workers > 0)
     scramble()
     make_runner(cfg, resume=True).train()
     assert_same_end(tmp_path / 'whole' / 'iter_8.pth', tmp_path / 'run' / 'iter_8.pth')
