@@ -2,15 +2,17 @@
 
 Examples:
     python tools/analysis_tools/plan_run.py configs/eva02/eva02_large_p14_8xb16_in1k.py --gpus 8
-    python tools/analysis_tools/plan_run.py --write     # the table of docs/en/scaling.md
+    python tools/analysis_tools/plan_run.py --write     # the tables of docs/en
 
 Nothing is measured: memory and time follow the formulas of docs/en/scaling.md, with the rate of the
 GPU and the share of it that is used (MFU) as assumptions.
 """
 
 import argparse
+import contextlib
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +27,14 @@ from evamm.models.clip_variants import TextArch
 from evamm.models.flops import count_macs
 from evamm.models.variants import EVAArch, resolve_arch
 
+sys.path.insert(0, str(Path(__file__).parent))
+import detector_plan
+from detector_plan import DETECTOR_MFU, Heads, measure_heads
+from kept_bytes import position_bytes, saved_bytes, saved_elements, tower_bytes  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'en' / 'scaling.md'
+DETECTION_PAGE = PAGE.with_name('detection_recipes.md')
 BEGIN = '<!-- table of plan_run.py: begin (generated, do not edit) -->'
 END = '<!-- table of plan_run.py: end -->'
 IMAGES = {'ImageNet': 1_281_167, 'ImageNet21k': 14_197_122}
@@ -49,6 +57,7 @@ class Plan:
     activations: int
     days: float
     pairs: bool = False  # parts of a batch whose loss is that of the whole, not accumulation
+    iterations: int | None = None  # of the recipe; accumulation makes more of them
 
     @property
     def command(self) -> str:
@@ -63,6 +72,8 @@ class Plan:
                 f'train_dataloader.batch_size={self.batch_size}',
                 f'optim_wrapper.accumulative_counts={self.accumulation}',
             ]
+        if self.iterations is not None and self.accumulation > 1:
+            options.append(f'train_cfg.max_iters={self.iterations * self.accumulation}')
         if self.sharded:
             options.append('model_wrapper_cfg.type=evamm.FSDP2')
         return ' '.join(options)
@@ -84,6 +95,9 @@ class Recipe:
     images: int
     text: TextArch | None = None
     frozen: bool = False
+    heads: Heads | None = None  # of a detector
+    positions: tuple[int, ...] = ()  # bytes of relative positions, block by block
+    iterations: int | None = None  # of a run that counts them
 
     @classmethod
     def from_config(cls, path: Path, images: int | None = None) -> 'Recipe':
@@ -114,18 +128,18 @@ class Recipe:
         trunk = model.backbone
         hooks = [hook.get('type', '') for hook in cfg.get('custom_hooks') or []]
         head = cfg.model.get('head') or {}
-        pair = cfg.model.type == 'evamm.EVACLIP'
+        pair, detector = cfg.model.type == 'evamm.EVACLIP', 'roi_head' in cfg.model
         patches = trunk.grid_size[0] * trunk.grid_size[1]
         return cls(
             name=Path(path).stem,
             arch=resolve_arch(backbone['arch']),
-            tokens=1 + int(patches * (1 - backbone.get('patch_dropout', 0))),
+            tokens=(not detector) + int(patches * (1 - backbone.get('patch_dropout', 0))),
             params=sum(p.numel() for p in model.parameters()),
             trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
             averaged=any('EMAHook' in hook for hook in hooks),
             recomputes=bool(backbone.get('with_cp', False)),
-            macs=model.train().count_macs((1, 3, *trunk.img_size))
-            if pair
+            macs=(model if pair else trunk).train().count_macs((1, 3, *trunk.img_size))
+            if pair or detector
             else count_macs(
                 backbone['arch'],
                 trunk.img_size,
@@ -136,6 +150,13 @@ class Recipe:
             images=images,
             text=model.text.arch if pair else None,
             frozen=not any(p.requires_grad for p in trunk.parameters()),
+            heads=measure_heads(model, trunk.img_size[0]) if detector else None,
+            positions=tuple(
+                position_bytes(trunk.arch, trunk.grid_size, block.window_size)
+                for block in trunk.blocks
+                if getattr(trunk, 'relative_position', False)
+            ),
+            iterations=None if cfg.train_cfg.by_epoch else cfg.train_cfg.max_iters,
         )
 
     def states(self, gpus: int, sharded: bool) -> int:
@@ -152,10 +173,18 @@ class Recipe:
         block = saved_bytes(self.arch, self.tokens)
         if self.frozen:
             return images * block
-        kept = _kept(self.arch.depth, block, self.tokens, self.arch.embed_dims, self.recomputes)
+        kept = tower_bytes(
+            self.arch.depth, block, self.tokens, self.arch.embed_dims, self.recomputes
+        )
         if self.text is not None:
             text = TEXT_TOKENS * self.text.width * (4 * 2 + 2 * (7 + 2 * 4))
-            kept += _kept(self.text.depth, text, TEXT_TOKENS, self.text.width, self.recomputes)
+            kept += tower_bytes(
+                self.text.depth, text, TEXT_TOKENS, self.text.width, self.recomputes
+            )
+        if self.heads is not None:
+            kept += self.heads.bytes
+        if self.positions:
+            kept += max(self.positions) if self.recomputes else sum(self.positions)
         return images * kept
 
     def logits(self, gpus: int) -> int:
@@ -165,7 +194,14 @@ class Recipe:
     def flops(self, parts: int) -> float:
         """Operations of the whole run, with what is computed again."""
         passes = 1 if self.frozen else 3 + self.recomputes + (self.text is not None and parts > 1)
-        return 2 * self.macs * passes * self.images
+        macs = self.macs * passes + (0 if self.heads is None else self.heads.bf16_macs(3))
+        return 2 * macs * self.images
+
+    @property
+    def counted_flops(self) -> int:
+        """Operations of three forward passes of every image, without what is computed again."""
+        heads = 0 if self.heads is None else self.heads.pyramid_macs + self.heads.head_macs
+        return 6 * (self.macs + heads) * self.images
 
     def plan(self, gpus: int, memory: float, rate: float, mfu: float) -> Plan | None:
         """The largest batch per GPU that fits; None if not even one image does.
@@ -193,37 +229,9 @@ class Recipe:
                         activations=self.activations(batch) + self.logits(gpus),
                         days=self.flops(parts) / (gpus * rate * mfu) / 86400,
                         pairs=self.text is not None,
+                        iterations=None if self.heads is None else self.iterations,
                     )
         return None
-
-
-def saved_elements(arch: EVAArch) -> tuple[int, int]:
-    """Numbers that one block keeps of one token for its backward pass.
-
-    Returns:
-        How many are float32 and how many bfloat16 under autocast.
-    """
-    dims, hidden = arch.embed_dims, arch.ffn_hidden_dims
-    single = 2 * dims  # inputs of the two norms
-    half = 6 * dims  # inputs of qkv and of the FFN, q, k, v, output of the attention
-    if arch.ffn == 'swiglu':
-        half += 3 * hidden  # both halves, input of the last product
-        single += hidden * arch.ffn_norm  # input of the inner norm
-    else:
-        half += 2 * hidden
-    single += dims * arch.attn_norm
-    return single, half
-
-
-def saved_bytes(arch: EVAArch, tokens: int) -> int:
-    """Bytes that one block keeps of one image for its backward pass, under bfloat16 autocast."""
-    single, half = saved_elements(arch)
-    return tokens * (4 * single + 2 * half)
-
-
-def _kept(depth: int, block: int, tokens: int, width: int, recomputes: bool) -> int:
-    """Bytes that a tower keeps of one sample: every block's, or their inputs and one block's."""
-    return depth * 4 * tokens * width + block if recomputes else depth * block
 
 
 def default_mfu(width: int) -> float:
@@ -254,6 +262,15 @@ def _days(days: float) -> str:
     return f'{days:.1f} days' if days >= 1 else f'{24 * days:.1f} h'
 
 
+def recipes(pattern: str) -> Iterator[Recipe]:
+    """Every config that trains a trunk of ours, detectors or not."""
+    for path in sorted((ROOT / 'configs').glob(pattern)):
+        if path.parent.name.endswith('_det') != ('_det' in pattern):
+            continue
+        with contextlib.suppress(ValueError):  # headless trunks
+            yield Recipe.from_config(path)
+
+
 def table(memory: float, rate: float) -> str:
     """One row per official recipe."""
     lines = [
@@ -261,11 +278,7 @@ def table(memory: float, rate: float) -> str:
         '| 128 GPUs |',
         '|---|---|---|---|---|---|---|---|',
     ]
-    for path in sorted((ROOT / 'configs').glob('eva*/*.py')):
-        try:
-            recipe = Recipe.from_config(path)
-        except ValueError:
-            continue  # headless trunks
+    for recipe in recipes('eva*/*.py'):
         mfu = default_mfu(recipe.arch.embed_dims)
         cells = []
         for gpus in (1, 8, 128):
@@ -285,11 +298,20 @@ def table(memory: float, rate: float) -> str:
     return '\n'.join(lines)
 
 
-def page(memory: float, rate: float) -> str:
-    """The text of docs/en/scaling.md with a new table."""
-    text = PAGE.read_text(encoding='utf-8')
-    head, rest = text.split(BEGIN)
-    return f'{head}{BEGIN}\n{table(memory, rate)}\n{END}{rest.split(END)[1]}'
+def pages(memory: float, rate: float) -> dict[Path, str]:
+    """The texts of docs/en/scaling.md and docs/en/detection_recipes.md with new tables."""
+    tables = {
+        PAGE: table(memory, rate),
+        DETECTION_PAGE: detector_plan.table(
+            list(recipes('eva*_det/*_*xb*_[clo]???.py')),
+            rate=rate,
+        ),
+    }
+    texts = {}
+    for path, rows in tables.items():
+        head, rest = path.read_text(encoding='utf-8').split(BEGIN)
+        texts[path] = f'{head}{BEGIN}\n{rows}\n{END}{rest.split(END)[1]}'
+    return texts
 
 
 def parse_args() -> argparse.Namespace:
@@ -302,10 +324,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--mfu', type=float, help='share of it that is used; default: by width')
     parser.add_argument('--images', type=int, help='images seen in the run; default: by dataset')
+    parser.add_argument('--write', action='store_true', help='write the tables of the docs')
     parser.add_argument(
-        '--write', action='store_true', help='write the table of docs/en/scaling.md'
+        '--check', action='store_true', help='fail if these tables are not up to date'
     )
-    parser.add_argument('--check', action='store_true', help='fail if that table is not up to date')
     args = parser.parse_args()
     if (args.config is None) == (not (args.write or args.check)):
         parser.error('give a config, or --write or --check')
@@ -316,13 +338,17 @@ def main() -> int:
     args = parse_args()
     rate = args.tflops * 1e12
     if args.write or args.check:
-        text = page(args.memory, rate)
-        if args.write:
-            PAGE.write_text(text, encoding='utf-8')
-        elif text != PAGE.read_text(encoding='utf-8'):
-            print(f'{PAGE} is out of date: run {Path(__file__).name} --write', file=sys.stderr)
-            return 1
-        return 0
+        stale = [
+            (path, text)
+            for path, text in pages(args.memory, rate).items()
+            if text != path.read_text(encoding='utf-8')
+        ]
+        for path, text in stale:
+            if args.write:
+                path.write_text(text, encoding='utf-8')
+            else:
+                print(f'{path} is out of date: run {Path(__file__).name} --write', file=sys.stderr)
+        return int(bool(stale) and not args.write)
     try:
         recipe = Recipe.from_config(args.config, args.images)
     except ValueError as error:
@@ -331,11 +357,12 @@ def main() -> int:
     if recipe.total_batch % args.gpus:
         print(f'--gpus {args.gpus} does not divide the total batch {recipe.total_batch}.')
         return 1
-    mfu = args.mfu or default_mfu(recipe.arch.embed_dims)
+    assumed = DETECTOR_MFU[0] if recipe.heads else default_mfu(recipe.arch.embed_dims)
+    mfu = args.mfu or assumed
     plan = recipe.plan(args.gpus, args.memory, rate, mfu)
     print(f'Total batch                  {recipe.total_batch}')
     print(f'Images seen                  {recipe.images / 1e6:.1f} M')
-    print(f'Training FLOPs               {6 * recipe.macs * recipe.images:.3g}')
+    print(f'Training FLOPs               {recipe.counted_flops:.3g}')
     print(f'Weights and optimizer        {_size(recipe.states(1, False))} on one GPU')
     print(f'Activations per image        {_size(recipe.activations(1))}')
     if plan is None:
