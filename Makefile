@@ -49,8 +49,8 @@ clean:  ## remove the environments and everything that was built
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.installed: $(PACKAGING) requirements/mminstall.txt requirements/optional.txt requirements/clip.txt requirements/tests.txt
-	@$(call make_venv,$(VENV),mminstall optional clip tests)
+$(VENV)/.installed: $(PACKAGING) requirements/mminstall.txt requirements/optional.txt requirements/clip.txt requirements/detection.txt requirements/tests.txt
+	@$(call make_venv,$(VENV),mminstall optional clip detection tests)
 
 $(VENV_UPSTREAM)/.installed: $(PACKAGING) requirements/mminstall_upstream.txt requirements/tests_upstream.txt
 	@$(call make_venv,$(VENV_UPSTREAM),mminstall_upstream tests_upstream)

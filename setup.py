@@ -76,7 +76,8 @@ setup(
         'openmmlab': requirements('mminstall_upstream'),
         'optional': requirements('optional'),
         'clip': requirements('clip'),
-        'tests': requirements('tests') + requirements('optional') + requirements('clip'),
+        'detection': requirements('detection'),
+        'tests': sum(map(requirements, ('tests', 'optional', 'clip', 'detection')), []),
     },
     classifiers=[
         'Programming Language :: Python :: 3',
