@@ -136,6 +136,17 @@ def test_compiles_without_graph_breaks(monkeypatch):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_tokens_lie_in_order_in_memory():
+    """As they come out of a convolution they would be copied by every norm of every block."""
+    model = build().eval()
+    seen = []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda module, args: seen.append(args[0].is_contiguous()))
+    (featmap,) = model(torch.randn(2, 3, 24, 24))
+    assert seen == [True] * 3
+    assert featmap.is_contiguous(memory_format=torch.channels_last)  # what the pyramid wants
+
+
 def test_maps_are_made_once():
     assert rel_pos_map(11, 17, 'geometric') is rel_pos_map(11, 17, 'geometric')
 

@@ -242,7 +242,8 @@ class EVAViT(BaseModule):
             x = torch.where(mask.reshape(*x.shape[:2], 1), self.mask_token.to(x.dtype), x)
         pos_embed = resize_pos_embed(self.pos_embed, grid, self.pos_grid_size)  # [1, 1 + N, D]
         if self.cls_token is None:
-            return x + pos_embed[:, 1:], grid
+            # In the memory order of the convolution every norm and residual would have to copy.
+            return (pos_embed[:, 1:] + x).contiguous(), grid
         cls_token = self.cls_token.expand(x.shape[0], -1, -1)
         return torch.cat((cls_token, x), dim=1) + pos_embed, grid  # [B, 1 + N, D]
 
