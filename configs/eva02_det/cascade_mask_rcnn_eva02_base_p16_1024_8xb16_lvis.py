@@ -29,7 +29,6 @@ model = dict(
                 'https://huggingface.co/Yuxin-CV/EVA-02/resolve/main/eva02/'
                 'pt/eva02_B_pt_in21k_p14to16.pt'
             ),
-            mim_norm='discard',
         ),
     ),
     neck=dict(in_channels=768),

@@ -31,7 +31,6 @@ model = dict(
                 'https://huggingface.co/Yuxin-CV/EVA-02/resolve/main/eva02/'
                 'pt/eva02_L_pt_in21k_p14to16.pt'
             ),
-            mim_norm='discard',
         ),
     ),
     neck=dict(in_channels=1024),

@@ -35,7 +35,6 @@ model = dict(
         init_cfg=dict(
             type='Pretrained',
             checkpoint='https://huggingface.co/BAAI/EVA/resolve/main/eva_psz14to16.pt',
-            mim_norm='discard',
         ),
     ),
     neck=dict(in_channels=1408),
