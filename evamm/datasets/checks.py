@@ -35,7 +35,9 @@ def class_names(dataset: Any) -> list[str] | None:
     return None if names is None or isinstance(names, str) else [str(name) for name in names]
 
 
-def check_dataset(dataset: Any, key: str, num_classes: int | None, *, training: bool) -> None:
+def check_dataset(
+    dataset: Any, key: str, num_classes: int | None, *, training: bool, head: str = 'model.head'
+) -> None:
     """Make sure that classes and labels fit the model, and that images exist.
 
     Classes and labels are all looked at (they are in memory), files on disk are not: at most 256
@@ -46,6 +48,7 @@ def check_dataset(dataset: Any, key: str, num_classes: int | None, *, training: 
         key: Where it stands in the config.
         num_classes: Classes of the model's head, None if it has none.
         training: Every class must have images.
+        head: Where the head stands in the config.
 
     Raises:
         DataError: Says what was expected, what was found and what to do.
@@ -55,8 +58,9 @@ def check_dataset(dataset: Any, key: str, num_classes: int | None, *, training: 
             continue
         if len(part) == 0:
             raise DataError(f'{part_key}: there is not a single sample in {_place(part)}.')
-        _check_classes(part, part_key, num_classes)
-        # Shards have neither labels nor files; a bad sample in them is left to training.
+        _check_classes(part, part_key, num_classes, head)
+        # Shards have neither labels nor files, detection data sets look at both themselves; a bad
+        # sample in them is left to training.
         if hasattr(part, 'get_data_info') and not hasattr(part, 'find_damage'):
             _check_labels(part, part_key, num_classes, training)
             _check_files(part, part_key)
@@ -72,15 +76,16 @@ def _shown(names: Sequence[str]) -> str:
     return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')
 
 
-def _check_classes(dataset: Any, key: str, num_classes: int | None) -> None:
+def _check_classes(dataset: Any, key: str, num_classes: int | None, head: str) -> None:
     names = class_names(dataset)
     if names is None:
         return
     if num_classes is not None and len(names) != num_classes:
+        also = ' (and data_preprocessor.num_classes)' if head == 'model.head' else ''
         raise DataError(
-            f'{key} has {len(names)} classes ({_shown(names)}), but model.head.num_classes is '
-            f'{num_classes}: set model.head.num_classes={len(names)} (and '
-            'data_preprocessor.num_classes), or correct metainfo.classes of the data set.'
+            f'{key} has {len(names)} classes ({_shown(names)}), but {head}.num_classes is '
+            f'{num_classes}: set {head}.num_classes={len(names)}{also}, or correct '
+            'metainfo.classes of the data set.'
         )
     folders = getattr(dataset, 'folder_to_idx', None)
     if folders and sorted(folders) == sorted(names) and sorted(folders) != names:

@@ -30,10 +30,8 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
     if not isinstance(model, nn.Module):
         return  # mmengine's FlexibleRunner builds the model when it begins
     model = getattr(model, 'module', model)  # test-time augmentation is a wrapper too
-    head = getattr(model, 'head', None)
-    _check_widths(model, head)
-    num_classes = getattr(head, 'num_classes', None)
-    num_classes = num_classes if isinstance(num_classes, int) and num_classes > 0 else None
+    _check_widths(model, getattr(model, 'head', None))
+    head, num_classes = _class_count(model)
     loops = {name: getattr(runner, f'{name}_loop') for name in parts}
     loaders = {name: loop.dataloader for name, loop in loops.items() if loop is not None}
     datasets = {
@@ -44,7 +42,7 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
     if not is_main_process():
         return
     for name, (key, dataset) in datasets.items():
-        check_dataset(dataset, key, num_classes, training=name == 'train')
+        check_dataset(dataset, key, num_classes, training=name == 'train', head=head)
     for name in ('val', 'test'):
         if name in datasets:
             _check_named_classes(model, *datasets[name])
@@ -52,6 +50,20 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
         _check_same_classes(*datasets['train'], *datasets['val'])
     if hasattr(loaders.get('train'), '__len__'):
         _check_length(loaders['train'])
+
+
+def _class_count(model: nn.Module) -> tuple[str, int | None]:
+    """Where the head that knows classes stands in the config, and how many it knows, if any."""
+    for key in ('head', 'bbox_head', 'roi_head.bbox_head'):
+        head = model
+        for name in key.split('.'):
+            head = getattr(head, name, None)
+        if isinstance(head, nn.ModuleList) and len(head):  # one for every stage
+            head = head[0]
+        count = getattr(head, 'num_classes', None)
+        if isinstance(count, int) and count > 0:
+            return f'model.{key}', count
+    return 'model.head', None
 
 
 def _check_widths(model: nn.Module, head: nn.Module | None) -> None:

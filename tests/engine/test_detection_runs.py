@@ -8,6 +8,10 @@ from exact_runs import Crash, assert_same_end, scramble
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from PIL import Image
+from torch import nn
+
+from evamm.datasets.checks import DataError
+from evamm.engine.runner.fit import _class_count, check_fit
 
 SIDE = 64
 
@@ -182,3 +186,29 @@ def test_a_damaged_image_and_one_of_another_size_are_replaced(cfg, make_runner, 
     runner.train()
     found = {path.rpartition('/')[2] for path in runner.train_loop.data.damage.paths.values()}
     assert found == {'4.png', '5.png'}
+
+
+def test_a_head_with_another_number_of_classes_is_named_before_the_first_batch(cfg, make_runner):
+    cfg['model']['bbox_head']['num_classes'] = 5
+    with pytest.raises(DataError) as error:
+        check_fit(make_runner(cfg), ('train', 'val'))
+    assert str(error.value) == (
+        'train_dataloader.dataset has 2 classes (green, blue), but model.bbox_head.num_classes is '
+        '5: set model.bbox_head.num_classes=2, or correct metainfo.classes of the data set.'
+    )
+    cfg['model']['bbox_head']['num_classes'] = 2
+    check_fit(make_runner(cfg), ('train', 'val'))
+
+
+@pytest.mark.parametrize('key', ['roi_head.bbox_head', 'bbox_head', 'head'])
+def test_the_head_that_knows_classes_is_found_in_cascades_too(key):
+    model, *names = nn.Module(), *key.split('.')
+    place = model
+    for name in names[:-1]:
+        place.add_module(name, nn.Module())
+        place = getattr(place, name)
+    stage = nn.Module()
+    stage.num_classes = 7
+    place.add_module(names[-1], nn.ModuleList([stage, nn.Module()]) if '.' in key else stage)
+    assert _class_count(model) == (f'model.{key}', 7)
+    assert _class_count(nn.Module()) == ('model.head', None)
