@@ -1,39 +1,204 @@
-"""The whole detector: one training step and one prediction."""
+"""The whole detector: training steps and predictions, on odd data too."""
+
+import copy
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 pytest.importorskip('mmdet')
-from .tiny import batch, build, sample, tiny_cfg
+
+from mmengine import ConfigDict
+
+from evamm.engine.flop_meter import FlopMeter
+
+from .tiny import DIMS, batch, build, sample, tiny_cfg
+
+OBJECTS = [[4, 4, 40, 40], [10, 20, 60, 44]], [0, 2]
 
 
-def losses_of(model: torch.nn.Module, *samples: object) -> dict[str, torch.Tensor]:
+def losses_of(model: nn.Module, *samples: object) -> dict[str, Tensor]:
     data = model.data_preprocessor(batch(*samples), True)
     return model(**data, mode='loss')
 
 
+def train_step(model: nn.Module, *samples: object) -> dict[str, Tensor]:
+    losses = losses_of(model, *samples)
+    sum(value for value in losses.values()).backward()
+    assert all(value.isfinite() for value in losses.values())
+    for name, value in model.named_parameters():
+        assert value.grad is not None and value.grad.isfinite().all(), name
+    return losses
+
+
+def without_masks() -> ConfigDict:
+    cfg = tiny_cfg()
+    del cfg.roi_head['mask_head'], cfg.roi_head['mask_roi_extractor']
+    return cfg
+
+
+def predict(model: nn.Module, **meta: object) -> object:
+    found = sample([], [], masks=False)
+    found.set_metainfo(meta)
+    with torch.no_grad():
+        data = model.data_preprocessor(batch(found), False)
+        (found,) = model.eval()(**data, mode='predict')
+    return found.pred_instances
+
+
 def test_a_step_trains_every_parameter() -> None:
+    losses = train_step(build(tiny_cfg()).train(), sample(*OBJECTS), sample([], []))
+    stages = [f's{stage}.loss_{part}' for stage in range(3) for part in ('cls', 'bbox')]
+    assert sorted(losses) == sorted([*stages, 'loss_mask', 'loss_rpn_cls', 'loss_rpn_bbox'])
+    assert losses['loss_mask'] > 0.1 and losses['s0.loss_bbox'] > 0
+
+
+# An image whose objects are all crowds arrives without objects: crowds are not trained on.
+ODD_BATCHES = {
+    'no objects at all': [sample([], []), sample([], [])],
+    'no masks': [sample(*OBJECTS, masks=False)],
+    'masks in one image only': [sample(*OBJECTS, masks=False), sample([[4, 4, 30, 30]], [1])],
+    'an object without area': [sample([[4, 4, 4, 30], [5, 5, 50, 40]], [0, 1])],
+    'an object outside': [sample([[70, 70, 90, 90]], [0])],
+}
+
+
+@pytest.mark.parametrize('name', ODD_BATCHES)
+def test_odd_images_train(name: str) -> None:
+    losses = train_step(build(tiny_cfg()).train(), *copy.deepcopy(ODD_BATCHES[name]))
+    if name in ('no objects at all', 'no masks'):
+        assert losses['loss_mask'] == 0
+    if name == 'masks in one image only':
+        assert losses['loss_mask'] > 0.1
+
+
+def test_no_box_left_is_no_crash() -> None:
+    cfg = tiny_cfg()
+    cfg.train_cfg.rcnn[0].sampler.add_gt_as_proposals = False
+    cfg.train_cfg.rpn_proposal.min_bbox_size = 1e9
+    losses = train_step(build(cfg).train(), sample(*OBJECTS))
+    assert losses['s0.loss_cls'] == losses['s2.loss_bbox'] == losses['loss_mask'] == 0
+
+
+def test_empty_boxes_do_not_reach_the_next_stage() -> None:
     model = build(tiny_cfg()).train()
-    samples = sample([[4, 4, 40, 40], [10, 20, 60, 44]], [0, 2]), sample([], [])
-    total, _ = model.parse_losses(losses_of(model, *samples))
-    total.backward()
-    assert total.isfinite()
-    without = [name for name, value in model.named_parameters() if value.grad is None]
-    assert without == []
-    assert all(value.grad.isfinite().all() for value in model.parameters())
+    first, second, _ = model.roi_head.bbox_head
+    # Everything moves by 1.1 times its width; what touched the right rim leaves the image.
+    nn.init.zeros_(first.fc_reg.weight)
+    first.fc_reg.bias.data = torch.tensor([11.0, 0, 0, 0])
+    seen = {}
+    for name, head in (('first', first), ('second', second)):
+        head.losses = lambda *args, name=name, of_head=head.losses: (
+            seen.update({name: args}) or of_head(*args)
+        )
+    losses_of(model, sample(*OBJECTS))
+    boxes = seen['first'][2]
+    left = boxes[:, 0] + 1.1 * (boxes[:, 2] - boxes[:, 0])
+    assert (left >= 64).any()
+    assert len(seen['second'][2]) == int((left < 64).sum())
+    widths = seen['second'][2][:, 2] - seen['second'][2][:, 0]
+    assert (widths > 0).all() and (seen['second'][2][:, 2] <= 64).all()
+
+
+def test_boxes_only() -> None:
+    model = build(without_masks()).train()
+    losses = train_step(model, sample(*OBJECTS, masks=False))
+    assert 'loss_mask' not in losses
+    model.roi_head.test_cfg.score_thr = 0.0
+    found = predict(model, ori_shape=(96, 128), scale_factor=(0.5, 0.5))
+    assert 'masks' not in found and found.bboxes[:, 2].max() > 64
 
 
 def test_it_predicts_boxes_and_masks_in_original_pixels() -> None:
     cfg = tiny_cfg()
     cfg.test_cfg.rcnn.score_thr = 0.0
-    model = build(cfg).eval()
-    data = sample([], [], masks=False)
-    data.set_metainfo(dict(ori_shape=(96, 128), scale_factor=(0.5, 0.5)))
-    with torch.no_grad():
-        inputs = model.data_preprocessor(batch(data), False)
-        assert inputs['inputs'].shape == (1, 3, 64, 64)
-        (found,) = model(**inputs, mode='predict')
-    found = found.pred_instances
+    found = predict(build(cfg), ori_shape=(96, 128), scale_factor=(0.5, 0.5))
     assert 0 < len(found) <= 100 and found.masks.shape == (len(found), 96, 128)
     assert (found.bboxes[:, 2] <= 128).all() and found.bboxes[:, 2].max() > 64
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def test_no_detection() -> None:
+    cfg = tiny_cfg()
+    cfg.test_cfg.rcnn.update(score_thr=1.0, maskness_thr=0.5)
+    for soft_nms in (None, dict(method='linear', iou_threshold=0.6)):
+        cfg.test_cfg.rcnn.soft_nms = soft_nms
+        found = predict(build(cfg))
+        assert found.bboxes.shape == (0, 4) and found.masks.shape == (0, 48, 64)
+
+
+def test_soft_nms_is_not_cut_at_max_per_img() -> None:
+    cfg = tiny_cfg()
+    cfg.test_cfg.rcnn.update(max_per_img=3, soft_nms=dict(iou_threshold=0.6, score_thr=0.0))
+    assert len(predict(build(cfg))) > 3
+
+
+def test_heads_run_in_float32_under_autocast_unless_told_otherwise() -> None:
+    seen = {}
+    for autocast in (False, True):
+        cfg = tiny_cfg()
+        cfg.rpn_head.autocast = cfg.roi_head.autocast = autocast
+        model = build(cfg).train()
+        parts = dict(
+            rpn=model.rpn_head.rpn_cls,
+            box=model.roi_head.bbox_head[1].fc_cls,
+            mask=model.roi_head.mask_head.upsample,
+            neck=model.neck.levels[2].output.conv,
+        )
+        for name, part in parts.items():
+            part.register_forward_hook(
+                lambda module, args, out, name=name: seen.update({name: out.dtype})
+            )
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            losses = losses_of(model, sample(*OBJECTS))
+        assert {value.dtype for value in losses.values()} == {torch.float32}
+        sum(losses.values()).backward()
+        of_heads = torch.bfloat16 if autocast else torch.float32
+        expected = dict(rpn=of_heads, box=of_heads, mask=of_heads, neck=torch.bfloat16)
+        assert seen == expected
+
+
+def test_plain_forward_gives_all_outputs() -> None:
+    model = build(tiny_cfg()).eval()
+    data = model.data_preprocessor(batch(sample([], [])), False)
+    with torch.no_grad():
+        ((probabilities, boxes, masks),) = model(**data, mode='tensor')
+    assert len(boxes) > 100 and probabilities.shape == (len(boxes), 4)
+    assert masks.shape == (len(boxes), 3, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda rcnn: rcnn.pop(), '2 configs for 3 stages'),
+        (lambda rcnn: rcnn[0].pop('sampler'), 'first stage needs a sampler'),
+        (lambda rcnn: rcnn[1].update(sampler=rcnn[0].sampler), 'take none'),
+    ],
+)
+def test_a_wrong_train_cfg_is_named(change: object, message: str) -> None:
+    cfg = tiny_cfg()
+    change(cfg.train_cfg.rcnn)
+    with pytest.raises(ValueError, match=message):
+        build(cfg)
+
+
+def test_the_flop_meter_counts_every_part() -> None:
+    model = build(tiny_cfg()).eval()
+    rois = []
+    model.roi_head.bbox_head[0].fc_cls.register_forward_hook(
+        lambda module, args, out: rois.append(len(out))
+    )
+    meter = FlopMeter(model)
+    assert meter.blind == []
+    meter.active = True
+    model.roi_head.test_cfg.score_thr = 1.0  # no masks
+    predict(model)
+    macs = meter.take()[0] / 2
+    trunk = model.backbone.count_macs((1, 3, 64, 64))
+    deconvs = 4 * (16 * 32 * 16 + 64 * 16 * 8 + 16 * 32 * 16)
+    levels = zip((256, 64, 16, 4), (8, 16, 32, 32))
+    neck = deconvs + sum(area * DIMS * (channels + 9 * DIMS) for area, channels in levels)
+    places = sum(side * side for side in (16, 8, 4, 2, 1))
+    rpn = places * DIMS * (2 * 9 * DIMS + 15)
+    box = rois[0] * (4 * 49 * 9 * DIMS * DIMS + 49 * DIMS * 32 + 32 * (4 + 4))
+    assert macs == trunk + neck + rpn + 3 * box

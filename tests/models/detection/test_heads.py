@@ -1,0 +1,139 @@
+"""Box head, mask head, RoI extractor and data preprocessor by themselves."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from evamm.models.detection import (
+    SquarePadDetDataPreprocessor,
+    ViTDetBBoxHead,
+    ViTDetMaskHead,
+    ViTDetRoIExtractor,
+)
+from evamm.models.detection.mask_head import mask_targets, paste_masks
+
+from .tiny import batch, build, sample, tiny_cfg
+
+
+def in_mmdet(cls: type, *args: object, **kwargs: object) -> nn.Module:
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        module = cls(*args, **kwargs)
+    module.init_weights()
+    return module
+
+
+def test_norms_of_the_heads_have_the_official_eps() -> None:
+    heads = in_mmdet(ViTDetBBoxHead, 3, 8, 8, 16), in_mmdet(ViTDetMaskHead, 3, 8, 8)
+    norms = [part for head in heads for part in head.modules() if isinstance(part, nn.LayerNorm)]
+    assert len(norms) == 8 and {norm.eps for norm in norms} == {1e-6}
+
+
+def test_initial_weights() -> None:
+    head = in_mmdet(ViTDetBBoxHead, 30, 16, 32, 256)
+    mask = in_mmdet(ViTDetMaskHead, 30, 16, 32)
+    fan_in = 32 * 49
+    expected = {
+        head.shared_fcs[0].weight: fan_in**-0.5,  # uniform in +- sqrt(3 / fan in)
+        head.fc_cls.weight: 0.01,
+        head.fc_reg.weight: 0.001,
+        head.shared_convs[1].conv.weight: (2 / (32 * 9)) ** 0.5,
+        mask.convs[1].conv.weight: (2 / (32 * 9)) ** 0.5,
+        mask.upsample.weight: (2 / (32 * 4)) ** 0.5,
+        mask.conv_logits.weight: 0.001,
+    }
+    for weight, std in expected.items():
+        assert weight.std().item() == pytest.approx(std, rel=0.1)
+    assert head.shared_fcs[0].weight.abs().max().item() == pytest.approx((3 / fan_in) ** 0.5, 0.01)
+    biases = [head.shared_fcs[0], head.fc_cls, head.fc_reg, mask.upsample, mask.conv_logits]
+    assert all(layer.bias.eq(0).all() for layer in biases)
+    rpn = build(tiny_cfg()).rpn_head
+    for layer in (rpn.rpn_conv[0].conv, rpn.rpn_cls, rpn.rpn_reg):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.2)
+        assert layer.bias.eq(0).all()
+
+
+def test_maps_of_the_labels_are_those_of_all_classes() -> None:
+    head = in_mmdet(ViTDetMaskHead, 5, 8, 8)
+    nn.init.normal_(head.conv_logits.bias)
+    pooled, labels = torch.randn(4, 8, 14, 14), torch.tensor([0, 4, 2, 4])
+    found = head(pooled, labels)
+    assert found.shape == (4, 28, 28)
+    torch.testing.assert_close(found, head(pooled)[torch.arange(4), labels])
+
+
+def test_levels_of_boxes() -> None:
+    sides = torch.tensor([10.0, 111.99, 112, 223.9, 224, 447, 448, 2000])
+    rois = torch.zeros(len(sides), 5)
+    rois[:, 3], rois[:, 4] = sides * 2, sides / 2  # the square root of the area counts
+    extractor = ViTDetRoIExtractor(7, out_channels=4)
+    assert extractor.map_roi_levels(rois, 4).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    rois[:, 3:] = torch.tensor([111.99999, 111.99999])  # mmdet's tolerance makes this level 1
+    assert extractor.map_roi_levels(rois, 4).tolist() == [0] * len(sides)
+
+
+def test_polygons_are_drawn_within_the_box() -> None:
+    square = np.array([10.0, 10, 20, 10, 20, 20, 10, 20])
+    masks = PolygonMasks([[square + 5], [square]], 40, 40)
+    boxes = torch.tensor([[10.0, 10, 30, 20], [10, 10, 10.05, 20], [10, 10, 20, 20]])
+    found = mask_targets(masks, boxes, torch.tensor([1, 1, 0]), 28)
+    assert found.dtype == torch.bool and found.shape == (3, 28, 28)
+    assert found[0, :, :14].all() and not found[0, :, 14:].any()
+    # 0.05 pixels wide: drawn as if it were 0.1 wide; the polygon covers all of it.
+    assert found[1].all()
+    assert found[2, 14:, 14:].all() and int(found[2].sum()) == 14 * 14
+
+
+def test_bitmaps_are_averaged_within_the_box() -> None:
+    bitmap = np.zeros((2, 40, 40), dtype=np.uint8)
+    bitmap[1, 10:20, 10:20] = 1
+    boxes, index = torch.tensor([[10.0, 10, 30, 20], [0, 0, 40, 40]]), torch.tensor([1, 0])
+    found = mask_targets(BitmapMasks(bitmap, 40, 40), boxes, index, 28)
+    assert found[0, :, :14].all() and not found[0, :, 15:].any() and not found[1].any()
+    expected = BitmapMasks(bitmap, 40, 40).crop_and_resize(boxes.numpy(), (28, 28), index.numpy())
+    assert (found.numpy() == expected.masks).all()
+
+
+@pytest.mark.parametrize('kind', [BitmapMasks, PolygonMasks])
+def test_no_boxes_no_masks(kind: type) -> None:
+    masks = kind([], 20, 20)
+    found = mask_targets(masks, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 28)
+    assert found.shape == (0, 28, 28)
+
+
+def test_masks_are_pasted_where_the_boxes_are() -> None:
+    masks = torch.full((3, 28, 28), 0.9)
+    masks[1, :, :14] = 0.1
+    boxes = torch.tensor([[2.0, 3, 10, 9], [0, 0, 8, 8], [-5, -5, -1, -1]])
+    found = paste_masks(masks, boxes, (12, 16), 0.5)
+    expected = torch.zeros(3, 12, 16, dtype=torch.bool)
+    expected[0, 3:9, 2:10] = True
+    expected[1, :8, 4:8] = True
+    assert torch.equal(found, expected)
+    assert paste_masks(masks[:0], boxes[:0], (12, 16), 0.5).shape == (0, 12, 16)
+
+
+def test_every_image_becomes_the_same_square() -> None:
+    preprocessor = SquarePadDetDataPreprocessor(pad_size=64)
+    data = batch(sample([], [], (20, 64)), sample([], [], (48, 30)))
+    pixel = data['inputs'][0][:, 5, 6].float().flip(0)  # BGR in the pipeline, RGB in the network
+    found = preprocessor(data, False)
+    assert found['inputs'].shape == (2, 3, 64, 64)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    torch.testing.assert_close(found['inputs'][0, :, 5, 6], (pixel - mean) / std)
+    assert found['inputs'][0, :, 20:].eq(0).all() and found['inputs'][1, :, :, 30:].eq(0).all()
+    for sampled, shape in zip(found['data_samples'], [(20, 64), (48, 30)]):
+        assert sampled.img_shape == shape and sampled.pad_shape == (64, 64)
+
+
+def test_a_larger_image_makes_a_larger_square() -> None:
+    preprocessor = SquarePadDetDataPreprocessor(pad_size=64)
+    assert preprocessor(batch(sample([], [], (20, 100))), False)['inputs'].shape[2:] == (100, 100)
+    assert preprocessor(batch(sample([], [], (20, 30))), False)['inputs'].shape[2:] == (64, 64)
+    with pytest.raises(ValueError, match='pad_size=0'):
+        SquarePadDetDataPreprocessor(pad_size=0)
