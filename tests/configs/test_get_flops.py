@@ -55,3 +55,23 @@ def test_other_backbones_are_refused(monkeypatch, capsys, tmp_path):
     )
     code, text = run(monkeypatch, capsys, str(config))
     assert code == 1 and 'no evamm.EVAViT' in text
+
+
+def test_parts_of_a_detector(monkeypatch, capsys):
+    name = 'cascade_mask_rcnn_eva02_base_p16_1024_8xb16_coco'
+    config = str(CONFIGS / 'eva02_det' / f'{name}.py')
+    code, text = run(monkeypatch, capsys, config, '--count')
+    assert code == 0
+    assert '1024 x 1024' in text and '141120542' in text and '(1079857078272)' in text
+    assert '(385612800000) for 1000 proposals' in text
+    assert '(52985856000) for 100 detections' in text
+    assert "torch's counter" in text
+    code, text = run(monkeypatch, capsys, config, '--shape', '512', '1024')
+    assert code == 1 and 'one side' in text
+
+
+def test_a_detector_is_counted_at_the_size_of_its_test(monkeypatch, capsys):
+    name = 'cascade_mask_rcnn_eva_giant_p16_o365_1536_coco_det'  # trained at 1280 pixels
+    code, text = run(monkeypatch, capsys, str(CONFIGS / 'eva_det' / f'{name}.py'), '--count')
+    assert code == 0 and '1536 x 1536' in text and '(12859970494464)' in text
+    assert 'longer keys' in text

@@ -16,6 +16,7 @@ from evamm.registry import MODELS  # isort: skip  (first: it makes the libraries
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from evamm.models.detector_flops import DETECTIONS, PROPOSALS, count_detector_macs
 from evamm.models.flops import count_macs, count_table_macs
 
 
@@ -37,6 +38,24 @@ def count_with_torch(model: torch.nn.Module, shape: tuple[int, int]) -> int:
     return counter.get_total_flops()
 
 
+def print_detector(model: torch.nn.Module, size: int, *, count: bool) -> int:
+    """The parts of a detector; with `count` the trunk's and pyramid's as torch counts them."""
+    parts = count_detector_macs(model, size)
+    for part, macs in parts.items():
+        note = {'boxes': f'{PROPOSALS} proposals', 'masks': f'{DETECTIONS} detections'}.get(part)
+        print(f'  {part:28}{macs / 1e9:.2f} G ({macs})' + (f' for {note}' if note else ''))
+    if count:
+        dense = torch.nn.Sequential(model.backbone, model.neck)
+        counted, expected = count_with_torch(dense, (size, size)), parts['trunk'] + parts['pyramid']
+        print(f"Trunk and pyramid, torch's counter {counted / 1e9:.2f} G FLOPs ({counted})")
+        if model.backbone.relative_position:
+            print('  It counts the longer keys that stand for a matrix of relative positions, too.')
+        elif counted != 2 * expected:
+            print('The counter and the formula differ.', file=sys.stderr)
+            return 1
+    return 0
+
+
 def main() -> int:
     args = parse_args()
     cfg = Config.fromfile(args.config)
@@ -49,16 +68,26 @@ def main() -> int:
         print('--shape takes a side, or a height and a width.', file=sys.stderr)
         return 1
     shape = (sides[0], sides[-1])
-    head = cfg.model.get('head') or {}
-    arch, patch_size = backbone['arch'], backbone.get('patch_size')
-    macs = count_macs(arch, shape, patch_size, num_classes=head.get('num_classes', 0))
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
         model = MODELS.build(cfg.model)
     params = sum(parameter.numel() for parameter in model.parameters())
+    detector = 'roi_head' in cfg.model
+    if detector:
+        size = args.shape[0] if args.shape else cfg.model.data_preprocessor['pad_size']
+        if shape[0] != shape[1]:
+            print('A detector pads to a square: --shape takes one side.', file=sys.stderr)
+            return 1
+        shape, macs = (size, size), sum(count_detector_macs(model, size).values())
+    else:
+        head = cfg.model.get('head') or {}
+        arch, patch_size = backbone['arch'], backbone.get('patch_size')
+        macs = count_macs(arch, shape, patch_size, num_classes=head.get('num_classes', 0))
     print(f'Input                         {shape[0]} x {shape[1]}')
     print(f'Parameters                    {params / 1e6:.2f} M ({params})')
     print(f'Forward, multiply-adds        {macs / 1e9:.2f} G ({macs})')
     print(f'Forward, FLOPs                {2 * macs / 1e9:.2f} G (2 per multiply-add)')
+    if detector:
+        return print_detector(model, size, count=args.count)
     print(f'Training step, FLOPs          {6 * macs / 1e9:.2f} G (3 forward passes)')
     table = count_table_macs(arch, shape, patch_size)
     print(f'As in model tables ("Flops")  {table / 1e9:.2f} G (no classifier, 5 per normalised)')
