@@ -13,25 +13,36 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 
+from evamm.visualization.detections import draw_detections
 from evamm.visualization.masked import hide_patches
+
+_DRAWN = 512  # longest side of a picture with boxes, so that their names can be read in a sheet
 
 
 @dataclass(frozen=True)
 class PictureBatch:
-    """RGB images, uint8 [H, W, 3] each, and a caption of one or two lines for each."""
+    """A batch to look at.
+
+    Attributes:
+        images: RGB pictures, uint8 [H, W, 3] each, with what is masked or annotated.
+        captions: One or two lines for each.
+        inputs: The images alone, as the model gets them.
+    """
 
     images: list[np.ndarray]
     captions: list[str]
+    inputs: list[np.ndarray]
 
 
 def take_batch(
     config: Config, split: str = 'train', count: int = 24, *, seed: int = 0
 ) -> PictureBatch:
     """Runs the loader, the transforms and the data preprocessor (with Mixup and CutMix in
-    training) of `config`, then undoes the normalisation. Masked patches are covered by grey.
+    training) of `config`, then undoes the normalisation. Masked patches are covered by grey; boxes
+    and masks of objects are drawn.
 
     Args:
-        config: A classification, image-text or pre-training config.
+        config: A classification, detection, image-text or pre-training config.
         split: 'train', 'val' or 'test'.
         count: Number of images, at most as many as the data set has.
         seed: Seed of the order and of the augmentation.
@@ -44,15 +55,37 @@ def take_batch(
         FileNotFoundError: The data is not there.
     """
     data, preprocessor, classes = load_batch(config, split, count, seed=seed)
-    pictures = [to_picture(image, preprocessor) for image in student_images(data['inputs'])]
-    captions = []
+    inputs = [to_picture(image, preprocessor) for image in student_images(data['inputs'])]
+    pictures, captions = list(inputs), []
     for index, sample in enumerate(data['data_samples']):
+        if 'gt_instances' in sample:
+            pictures[index] = _with_objects(inputs[index], sample.gt_instances, classes)
+            count = len(sample.gt_instances)
+            captions.append(f'{count} object{"s" if count != 1 else ""}')
+            continue
         captions.append(_caption(sample, classes))
         if 'mask' in sample:
             mask = np.asarray(sample.mask, bool)
             pictures[index] = hide_patches(pictures[index], mask, strength=0.7)
             captions[index] = f'{mask.sum()} of {mask.size} masked'
-    return PictureBatch(pictures, captions)
+    return PictureBatch(pictures, captions, inputs)
+
+
+def _with_objects(image: np.ndarray, objects: Any, classes: Sequence[str] | None) -> np.ndarray:
+    """The image, not too large, with boxes, masks and names."""
+    step = -(-max(image.shape[:2]) // _DRAWN)
+    masks = objects.get('masks')
+    if masks is not None:
+        masks = masks.to_ndarray()[:, ::step, ::step].astype(bool)  # [N, H, W]
+    boxes = torch.as_tensor(getattr(objects.bboxes, 'tensor', objects.bboxes))
+    picture = draw_detections(
+        np.ascontiguousarray(image[::step, ::step]),
+        boxes.cpu().numpy() / step,
+        objects.labels.tolist(),
+        masks=masks,
+        names=classes,
+    )
+    return np.asarray(picture)
 
 
 def student_images(inputs: Tensor | Sequence[Tensor]) -> Tensor:

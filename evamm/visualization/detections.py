@@ -14,12 +14,21 @@ _SMALL = 320  # smaller pictures are enlarged in whole steps, so that names can 
 _OPACITY = 0.45
 
 
-def label_colour(label: int) -> tuple[int, int, int]:
-    """A strong RGB colour for a class; the same one in every picture, neighbours far apart."""
+_SHADES = (0.0, 0.4, 0.65)  # of white
+
+
+def label_colour(label: int, shade: int = 0) -> tuple[int, int, int]:
+    """A strong RGB colour for a class; the same one in every picture, neighbours far apart.
+
+    Args:
+        label: The class.
+        shade: 0 is the colour itself; others are lighter, to tell objects of one class apart.
+    """
     hue = (0.58 + label * 0.6180339887498949) % 1  # steps of the golden ratio never come close
     value = (1.0, 0.8, 0.92)[label % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.78, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
+    white = _SHADES[shade % len(_SHADES)]
+    channels = colorsys.hsv_to_rgb(hue, 0.78, value)
+    return tuple(round(255 * (part * (1 - white) + white)) for part in channels)
 
 
 def draw_detections(
@@ -43,8 +52,9 @@ def draw_detections(
     """
     height, width = image.shape[:2]
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind='stable')
+    colours = _colours(labels, order)
     if masks is not None:
-        image = _blend(image, masks, labels, order)
+        image = _blend(image, masks, colours, order)
     scale = max(1, -(-_SMALL // max(height, width)))
     picture = Image.fromarray(image)
     if scale > 1:
@@ -54,17 +64,16 @@ def draw_detections(
     line = max(2, round(side / 400))
     text_font = font(max(12, round(side / 60)), bold=True)
     for index in order:
-        colour = label_colour(int(labels[index]))
         left, top, right, bottom = (float(value) * scale for value in boxes[index])
         right, bottom = max(right, left), max(bottom, top)
-        draw.rectangle((left, top, right, bottom), outline=colour, width=line)
+        draw.rectangle((left, top, right, bottom), outline=colours[index], width=line)
     for index in order:  # above all boxes
         label = int(labels[index])
         text = names[label] if names is not None else f'class {label}'
         if scores is not None:
             text = f'{text} {scores[index]:.2f}'
         corner = float(boxes[index][0]) * scale, float(boxes[index][1]) * scale
-        _write(draw, picture.size, corner, text, label_colour(label), text_font)
+        _write(draw, picture.size, corner, text, colours[index], text_font)
     return picture
 
 
@@ -86,8 +95,21 @@ def save_detections(
     return picture
 
 
+def _colours(labels: Sequence[int], order: Sequence[int]) -> dict[int, tuple[int, int, int]]:
+    """Colour of each object: of its class, the best one (the last to be drawn) the strongest."""
+    colours, seen = {}, {}
+    for index in reversed(order):
+        label = int(labels[index])
+        colours[index] = label_colour(label, seen.get(label, 0))
+        seen[label] = seen.get(label, 0) + 1
+    return colours
+
+
 def _blend(
-    image: np.ndarray, masks: np.ndarray, labels: Sequence[int], order: Sequence[int]
+    image: np.ndarray,
+    masks: np.ndarray,
+    colours: dict[int, tuple[int, int, int]],
+    order: Sequence[int],
 ) -> np.ndarray:
     """The image with each mask as a veil of its colour, and a line around it."""
     image = image.copy()
@@ -97,7 +119,7 @@ def _blend(
         if not len(rows):
             continue
         window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        part, colour = mask[window], np.asarray(label_colour(int(labels[index])), np.float32)
+        part, colour = mask[window], np.asarray(colours[index], np.float32)
         pixels = image[window]  # a view
         veiled = pixels[part] * (1 - _OPACITY) + colour * _OPACITY
         pixels[part] = veiled.round().astype(np.uint8)

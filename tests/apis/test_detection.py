@@ -316,3 +316,24 @@ def test_input_size_of_a_recipe(vitdet: evamm.DetInferencer) -> None:
     assert vitdet.model.backbone.img_size == (128, 128)
     packed = vitdet._prepare(collect_images(np.zeros((300, 451, 3), np.uint8))[0], 'bgr')
     assert tuple(packed['inputs'].shape) == (3, 85, 128)
+
+
+def test_what_a_detector_gets_to_see(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The objects of the sheet lie where the image, resized and turned back, has them."""
+    from evamm.apis.batches import take_batch
+    from evamm.visualization.detections import label_colour
+
+    monkeypatch.chdir(place)
+    config = Config.fromfile(place / 'detector.py')
+    config.train_dataloader.dataset.pipeline[2].scale = (160, 160)
+    batch = take_batch(config, 'train', 4)
+    assert [image.shape for image in batch.inputs] == [(160, 160, 3)] * 4
+    assert batch.captions == ['2 objects'] * 4
+    for image, shown in zip(batch.inputs, batch.images, strict=True):
+        assert shown.shape == (320, 320, 3)
+        bright = image.min(axis=2) > 200  # the objects
+        for label in (0, 1):
+            drawn = np.all(shown == np.array(label_colour(label)), axis=2)[::2, ::2]
+            rows, columns = np.nonzero(drawn)
+            lowest = columns[rows == rows.max()]
+            assert bright[rows.max() - 3, lowest].mean() > 0.8

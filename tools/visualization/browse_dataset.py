@@ -1,7 +1,8 @@
 """Show what a config's data pipeline really feeds the model, as one contact sheet.
 
 The pictures are taken at the last moment: after every transform, Mixup and CutMix, and turned
-back from the normalised tensor, so a wrong mean, channel order or crop can be seen.
+back from the normalised tensor, so a wrong mean, channel order or crop can be seen. Boxes, masks
+and names of objects are drawn over them.
 
 Examples:
     python tools/visualization/browse_dataset.py configs/eva02/eva02_tiny_p14_8xb16_in1k.py
@@ -52,6 +53,7 @@ def main() -> int:
 
     from evamm.apis.batches import take_batch
     from evamm.apis.config import load_config
+    from evamm.apis.model import is_detector
     from evamm.engine.runner import preflight
     from evamm.visualization.canvas import contact_sheet
 
@@ -64,11 +66,12 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    height, width = batch.images[0].shape[:2]
+    height, width = batch.inputs[0].shape[:2]
     title = f'{Path(args.config).name}: {args.split} input, {height} x {width}'
-    sheet = contact_sheet(batch.images, batch.captions, title=title)
+    cell = 448 if is_detector(config) else 224  # names of objects must be readable
+    sheet = contact_sheet(batch.images, batch.captions, title=title, cell=cell)
     sheet.save(args.out)
-    pixels = np.stack(batch.images)
+    pixels = np.stack(batch.inputs)
     print(
         f'{len(batch.images)} images of the {args.split} split, {height} x {width}, mean RGB '
         f'{pixels.mean(axis=(0, 1, 2)).round(1).tolist()}: {args.out}'
