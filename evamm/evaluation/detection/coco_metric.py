@@ -45,6 +45,8 @@ class CocoMetric(BaseMetric):
     """
 
     default_prefix = 'coco'
+    # Data sets that do not say which category a class is: by names, or by the order of the ids.
+    CLASSES_BY_ID = False
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class CocoMetric(BaseMetric):
             self.dataset_meta,
             {result.image_id for result in predictions},
             self.backend_args,
+            by_id=self.CLASSES_BY_ID,
         )
         if len(truth.images) < truth.listed:
             print_log(

@@ -19,6 +19,7 @@ class GroundTruth:
         meta: `classes` of the data set and, where its labels do not follow names, `category_ids`.
         image_ids: Images that were predicted.
         backend_args: Arguments of the file backend.
+        by_id: Without `category_ids`, the classes are all categories in the order of their ids.
 
     Raises:
         DataError: The file lacks a class, or an image that was predicted.
@@ -30,15 +31,23 @@ class GroundTruth:
         meta: Mapping[str, Any],
         image_ids: Collection,
         backend_args: dict | None = None,
+        *,
+        by_id: bool = False,
     ) -> None:
         self.ann_file = ann_file
         with no_garbage_collection():
             data = read_coco_json(ann_file, backend_args)
         category_ids = meta.get('category_ids')
         if category_ids is None:
-            category_ids, _ = categories_of(ann_file, data, meta['classes'])
+            category_ids, _ = categories_of(ann_file, data, meta['classes'], by_id=by_id)
         self.category_ids = list(category_ids)
         entries = {entry['id']: entry for entry in data['categories']}
+        lacking = [number for number in self.category_ids if number not in entries]
+        if lacking:
+            raise DataError(
+                f'{ann_file} has no category {lacking[0]}, which the data set has: ann_file of the '
+                'evaluator and of the data set must be the same file.'
+            )
         self.categories = [entries[number] for number in self.category_ids]
         self.names = [entry['name'] for entry in self.categories]
         self.listed = len(data['images'])

@@ -45,6 +45,7 @@ class LVISMetric(CocoMetric):
     """
 
     default_prefix = 'lvis'
+    CLASSES_BY_ID = True
 
     def __init__(
         self,

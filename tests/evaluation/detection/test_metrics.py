@@ -173,6 +173,10 @@ def test_classes_are_found_by_name_whatever_the_order_of_the_file(tmp_path):
     }
     metric.process(None, samples)
     assert metric.evaluate(len(samples)) == expected
+    metric.dataset_meta = {**metric.dataset_meta, 'category_ids': [2, 4, 6, 9]}
+    metric.process(None, samples)
+    with pytest.raises(DataError, match='no category 9.*must be the same file'):
+        metric.evaluate(len(samples))
 
 
 def test_maskness_changes_masks_only(tmp_path):
