@@ -1,5 +1,6 @@
 """Detection data sets in COCO's format."""
 
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmdet import datasets
 from mmengine import fileio
+from mmengine.logging import print_log
 
 from evamm.registry import DATASETS
 
@@ -141,15 +143,9 @@ class CocoDataset(datasets.CocoDataset):
         bad.conclude(len(data['annotations']), len(data['images']))
         return data_list
 
-    @property
-    def image_folder(self) -> str:
-        """`data_prefix.img`, ready to put names behind it."""
-        folder = str(self.data_prefix['img'])
-        return folder if not folder or folder.endswith('/') else f'{folder}/'
-
     def image_path(self, entry: Mapping) -> str | None:
         """Where the image of an entry is; None for one that is known to have no file."""
-        return self.image_folder + entry['file_name']
+        return os.path.join(self.data_prefix['img'], entry['file_name'])
 
     def _image_info(self, entry: Mapping) -> dict[str, Any]:
         """What else is known of an image."""
@@ -172,10 +168,7 @@ class CocoDataset(datasets.CocoDataset):
         Raises:
             DataError: There are none.
         """
-        if self.test_mode or not self.filter_cfg:
-            kept = self.data_list
-        else:
-            kept = self._filtered()
+        kept = self.data_list if self.test_mode else self._filtered()
         if not kept:
             raise DataError(
                 f'{self.ann_file}: none of its {len(self.data_list)} usable images is left after '
@@ -184,14 +177,19 @@ class CocoDataset(datasets.CocoDataset):
         return kept
 
     def _filtered(self) -> list[dict]:
-        empty = not self.filter_cfg.get('filter_empty_gt', False)
-        min_size = self.filter_cfg.get('min_size', 0)
-        return [
-            info
-            for info in self.data_list
-            if min(info['width'], info['height']) >= min_size
-            and (empty or any(not instance['ignore_flag'] for instance in info['instances']))
-        ]
+        filter_cfg = self.filter_cfg or {}
+        min_size = filter_cfg.get('min_size', 0)
+        kept = [info for info in self.data_list if min(info['width'], info['height']) >= min_size]
+        taught = [info for info in kept if _has_instance(info)]
+        if len(taught) < len(kept):
+            leaves_out = filter_cfg.get('filter_empty_gt', False)
+            print_log(
+                f'{self.ann_file}: {len(kept) - len(taught)} of {len(kept)} images show nothing to '
+                f'learn, or crowds only; they are {"left out" if leaves_out else "background"}.',
+                logger='current',
+            )
+            kept = taught if leaves_out else kept
+        return kept
 
     def full_init(self) -> None:
         """Read the annotation file."""
@@ -236,6 +234,10 @@ class CocoDataset(datasets.CocoDataset):
             f'it is {width} x {height} pixels, its annotations are for {info["width"]} x '
             f'{info["height"]}'
         )
+
+
+def _has_instance(info: Mapping) -> bool:
+    return any(not instance['ignore_flag'] for instance in info['instances'])
 
 
 def _label_sets(data_list: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """LVIS v1, without the `lvis` package."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class LVISV1Dataset(CocoDataset):
     def image_path(self, entry: Mapping) -> str | None:
         if 'coco_url' not in entry:
             return super().image_path(entry)
-        return self.image_folder + '/'.join(entry['coco_url'].split('/')[-2:])
+        return os.path.join(self.data_prefix['img'], *entry['coco_url'].split('/')[-2:])
 
     def _image_info(self, entry: Mapping) -> dict[str, Any]:
         keys = ('neg_category_ids', 'not_exhaustive_category_ids')

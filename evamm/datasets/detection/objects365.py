@@ -1,5 +1,6 @@
 """Objects365 v2."""
 
+import os
 from collections.abc import Mapping
 
 from mmdet import datasets
@@ -34,7 +35,7 @@ class Objects365V2Dataset(CocoDataset):
 
     def image_path(self, entry: Mapping) -> str | None:
         path = patch_path(entry['file_name'])
-        return None if path in _WITHOUT_FILE else self.image_folder + path
+        return None if path in _WITHOUT_FILE else os.path.join(self.data_prefix['img'], path)
 
 
 def patch_path(file_name: str) -> str:

@@ -17,6 +17,7 @@ from evamm.datasets.detection import (
     LVISV1Dataset,
     Objects365V2Dataset,
 )
+from evamm.datasets.detection import coco as coco_module
 from evamm.registry import DATASETS
 
 SIZE = (40, 60)
@@ -97,13 +98,20 @@ def test_labels_follow_the_classes_and_other_categories_are_left_out(coco, build
     assert dataset.metainfo['category_ids'] == [9, 5]
 
 
-def test_training_leaves_out_images_with_nothing_but_crowds(coco, build):
+def test_training_leaves_out_images_with_nothing_but_crowds(coco, build, monkeypatch):
+    said = []
+    monkeypatch.setattr(coco_module, 'print_log', lambda text, **_: said.append(text))
     for row in coco['annotations']:
         if row['image_id'] == 13:
             row['iscrowd'] = 1
     kept = build(coco, filter_cfg={'filter_empty_gt': True})
     assert [kept.get_data_info(index)['img_id'] for index in range(len(kept))] == [3, 23]
+    assert said.pop().endswith(
+        'a.json: 2 of 4 images show nothing to learn, or crowds only; they are left out.'
+    )
+    assert len(build(coco)) == 4 and said.pop().endswith('they are background.')
     assert len(build(coco, filter_cfg={'filter_empty_gt': True}, test_mode=True)) == 4
+    assert not said
     with pytest.raises(DataError, match='none of its 4 usable images is left'):
         build(coco, filter_cfg={'min_size': 50})
 
