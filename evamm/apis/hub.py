@@ -31,7 +31,9 @@ def register_model_index(root: Path | None = None) -> None:
 
     _route_checkpoints()
     root = index_root() if root is None else root
-    entries = load_entries(root)
+    every = load_entries(root)
+    # mmpretrain cannot build detectors and segmentors.
+    entries = {alias: entry for alias, entry in every.items() if entry.library == 'mmpretrain'}
     names = {entry.name.lower(): entry for entry in entries.values()}
     known = ModelHub._models_dict
     # Where mmpretrain has a recipe of the same name, its own functions keep giving its own.
@@ -49,6 +51,9 @@ def register_model_index(root: Path | None = None) -> None:
         for name in theirs:
             del known[name]
         ModelHub.register_model_index(root / 'model-index.yml', config_prefix=root)
+        for entry in every.values():
+            if entry.library != 'mmpretrain':
+                known.pop(entry.name.lower(), None)
         known.update(theirs)
         _make_way(ModelHub, {name: known[name] for name in names if name not in theirs})
     _resolve_aliases(ModelHub, {alias: entry.name for alias, entry in entries.items()})

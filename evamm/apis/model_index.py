@@ -56,6 +56,12 @@ class ModelEntry:
     official: dict[str, Any] = field(default_factory=dict)
     averaged: bool | None = None
 
+    @property
+    def library(self) -> str:
+        """The library that its config is built from: 'mmpretrain', 'mmdet' or 'mmseg'."""
+        kind = (self.collection or '').rpartition(' ')[2]
+        return {'detection': 'mmdet', 'segmentation': 'mmseg'}.get(kind, 'mmpretrain')
+
     def has_task(self, task: str) -> bool:
         """Whether figures for `task` are published; the task 'null' means no figures at all."""
         if self.results is None:

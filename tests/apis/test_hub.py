@@ -63,7 +63,9 @@ def test_a_name_of_both_stays_mmpretrains_own(first: str) -> None:
         'import evamm\n'
         'from mmpretrain.apis.model import ModelHub\n'
         f"assert 'mmpretrain/.mim' in ModelHub._models_dict['{name}'].config\n"
-        'missing = set(evamm.list_models()) - set(mmpretrain.list_models())\n'
+        'detectors = set(evamm.list_models("cascade-*"))\n'
+        'assert detectors and not detectors & set(mmpretrain.list_models())\n'
+        'missing = set(evamm.list_models()) - detectors - set(mmpretrain.list_models())\n'
         'assert not missing, missing\n'
         'from evamm.apis.hub import register_model_index\n'
         'register_model_index()\n'
