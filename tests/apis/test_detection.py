@@ -337,3 +337,17 @@ def test_what_a_detector_gets_to_see(place: Path, monkeypatch: pytest.MonkeyPatc
             rows, columns = np.nonzero(drawn)
             lowest = columns[rows == rows.max()]
             assert bright[rows.max() - 3, lowest].mean() > 0.8
+
+
+def test_a_file_of_the_authors(vitdet: evamm.DetInferencer, tmp_path: Path) -> None:
+    """In detectron2's names, and with averaged weights beside others, which are taken."""
+    from evamm.checkpoints import convert_checkpoint, read_checkpoint
+
+    write_checkpoint({'state_dict': vitdet.model.state_dict()}, tmp_path / 'ours.pth')
+    convert_checkpoint(tmp_path / 'ours.pth', tmp_path / 'theirs.pth', to='detectron2')
+    theirs = read_checkpoint(tmp_path / 'theirs.pth').state_dict
+    assert any(name.startswith('roi_heads.box_predictor.2.') for name in theirs)
+    config = vitdet.config
+    cat = Path(__file__).resolve().parents[2] / 'demo/cat.JPEG'
+    again = evamm.DetInferencer(config, tmp_path / 'theirs.pth', classes=vitdet.classes)
+    assert again(cat)['predictions'] == vitdet(cat)['predictions']
