@@ -74,7 +74,7 @@ class BoxDeltaCoder(BaseBBoxCoder):
             pred_bboxes: Deltas; computed with in float32.
             max_shape: Height and width of the image to cut the result at; None does not cut.
         """
-        deltas = pred_bboxes.float() / pred_bboxes.new_tensor(self.weights, dtype=torch.float32)
+        deltas = pred_bboxes / pred_bboxes.new_tensor(self.weights, dtype=torch.float32)
         bboxes = bboxes.to(deltas)
         size = bboxes[..., 2:] - bboxes[..., :2]
         centre = bboxes[..., :2] + 0.5 * size + deltas[..., :2] * size

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def head_precision(x: Tensor, autocast: bool) -> AbstractContextManager:
@@ -11,6 +11,9 @@ def head_precision(x: Tensor, autocast: bool) -> AbstractContextManager:
     return nullcontext() if autocast else torch.autocast(x.device.type, enabled=False)
 
 
-def head_inputs(x: tuple[Tensor, ...], autocast: bool) -> tuple[Tensor, ...]:
-    """The maps as the heads take them: in float32, or as they are under autocast."""
-    return tuple(x) if autocast else tuple(level.float() for level in x)
+def head_inputs(x: tuple[Tensor, ...], head: nn.Module, autocast: bool) -> tuple[Tensor, ...]:
+    """The maps as the heads take them: as precise as their weights, or as they are."""
+    if autocast:
+        return tuple(x)
+    dtype = next(head.parameters()).dtype
+    return tuple(level.to(dtype) for level in x)

@@ -155,7 +155,7 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
                 to be trained on an image, ``masks``.
         """
         with head_precision(x[0], self.autocast):
-            x = head_inputs(x, self.autocast)
+            x = head_inputs(x, self, self.autocast)
             instances = [sample.gt_instances for sample in batch_data_samples]
             truth = gather_ground_truth(instances)
             sizes = image_sizes([sample.metainfo for sample in batch_data_samples], truth.boxes)
@@ -258,7 +258,7 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
             rescale: Boxes in pixels of the original image.
         """
         with head_precision(x[0], self.autocast):
-            x = head_inputs(x, self.autocast)
+            x = head_inputs(x, self, self.autocast)
             proposals = [results.bboxes for results in rpn_results_list]
             rois = bbox2roi(proposals)
             sizes = image_sizes(batch_img_metas, rois)
@@ -289,7 +289,7 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
             rescale: Boxes and masks in pixels of the original image.
         """
         with head_precision(x[0], self.autocast):
-            x = head_inputs(x, self.autocast)
+            x = head_inputs(x, self, self.autocast)
             rois = bbox2roi([found.bboxes for found in results_list])
             labels = torch.cat([found.labels for found in results_list])
             logits = [
@@ -320,7 +320,7 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
     ) -> tuple[Tensor, ...]:
         """Probabilities [R, K + 1], boxes [R, 4] and mask logits [R, K, S, S] of all proposals."""
         with head_precision(x[0], self.autocast):
-            x = head_inputs(x, self.autocast)
+            x = head_inputs(x, self, self.autocast)
             rois = bbox2roi([results.bboxes for results in rpn_results_list])
             sizes = image_sizes([sample.metainfo for sample in batch_data_samples], rois)
             outputs = self._cascade(x, rois, sizes)

@@ -83,7 +83,7 @@ class ViTDetRPNHead(RPNHead):
     def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Predicts from levels [B, C, h, w] objectness [B, A, h, w] and deltas [B, 4A, h, w]."""
         with head_precision(x[0], self.autocast):
-            return super().forward(head_inputs(x, self.autocast))
+            return super().forward(head_inputs(x, self, self.autocast))
 
     def _flatten(
         self, cls_scores: list[Tensor], bbox_preds: list[Tensor]

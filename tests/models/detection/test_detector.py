@@ -100,6 +100,18 @@ def test_empty_boxes_do_not_reach_the_next_stage() -> None:
     assert (widths > 0).all() and (seen['second'][2][:, 2] <= 64).all()
 
 
+def test_rpn_losses_are_divided_by_what_was_to_be_sampled() -> None:
+    losses = {}
+    for num in (5000, 10000):  # there are 1023 anchors
+        torch.manual_seed(0)
+        cfg = tiny_cfg()
+        cfg.train_cfg.rpn.sampler.num = num
+        losses[num] = losses_of(build(cfg).train(), sample(*OBJECTS), sample([], []))
+    for name in ('loss_rpn_cls', 'loss_rpn_bbox'):
+        torch.testing.assert_close(losses[5000][name], 2 * losses[10000][name])
+        assert losses[5000][name] > 0
+
+
 def test_boxes_only() -> None:
     model = build(without_masks()).train()
     losses = train_step(model, sample(*OBJECTS, masks=False))
@@ -116,6 +128,16 @@ def test_it_predicts_boxes_and_masks_in_original_pixels() -> None:
     assert 0 < len(found) <= 100 and found.masks.shape == (len(found), 96, 128)
     assert (found.bboxes[:, 2] <= 128).all() and found.bboxes[:, 2].max() > 64
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+@pytest.mark.parametrize('cfg', [tiny_cfg(), without_masks()], ids=['masks', 'boxes'])
+def test_what_is_empty_in_the_original_image_is_left_out(cfg: ConfigDict) -> None:
+    cfg.test_cfg.rcnn.score_thr = 0.0
+    model = build(cfg)
+    whole, part = (predict(model, ori_shape=shape) for shape in ((48, 64), (24, 20)))
+    sizes = part.bboxes[:, 2:] - part.bboxes[:, :2]
+    assert 0 < len(part) < len(whole) and (sizes > 0).all()
+    assert len(part.scores) == len(part.labels) == len(part)
 
 
 def test_no_detection() -> None:
@@ -156,6 +178,16 @@ def test_heads_run_in_float32_under_autocast_unless_told_otherwise() -> None:
         of_heads = torch.bfloat16 if autocast else torch.float32
         expected = dict(rpn=of_heads, box=of_heads, mask=of_heads, neck=torch.bfloat16)
         assert seen == expected
+
+
+def test_half_precision_weights_train() -> None:
+    model = build(tiny_cfg()).train()
+    data = model.data_preprocessor(batch(sample(*OBJECTS)), True)
+    data['inputs'] = data['inputs'].bfloat16()
+    losses = model.bfloat16()(**data, mode='loss')
+    assert {value.dtype for value in losses.values()} == {torch.float32}
+    sum(losses.values()).backward()
+    assert model.roi_head.mask_head.conv_logits.weight.grad.dtype == torch.bfloat16
 
 
 def test_plain_forward_gives_all_outputs() -> None:

@@ -80,12 +80,12 @@ def test_levels_of_boxes() -> None:
 def test_polygons_are_drawn_within_the_box() -> None:
     square = np.array([10.0, 10, 20, 10, 20, 20, 10, 20])
     masks = PolygonMasks([[square + 5], [square]], 40, 40)
-    boxes = torch.tensor([[10.0, 10, 30, 20], [10, 10, 10.05, 20], [10, 10, 20, 20]])
+    boxes = torch.tensor([[10.0, 10, 30, 20], [9.96, 10, 10.01, 20], [10, 10, 20, 20]])
     found = mask_targets(masks, boxes, torch.tensor([1, 1, 0]), 28)
     assert found.dtype == torch.bool and found.shape == (3, 28, 28)
     assert found[0, :, :14].all() and not found[0, :, 14:].any()
-    # 0.05 pixels wide: drawn as if it were 0.1 wide; the polygon covers all of it.
-    assert found[1].all()
+    # 0.05 pixels wide: drawn as if it were 0.1 wide, of which the polygon leaves out 0.04.
+    assert found[1, :, 12:].all() and not found[1, :, :11].any()
     assert found[2, 14:, 14:].all() and int(found[2].sum()) == 14 * 14
 
 
@@ -107,8 +107,8 @@ def test_no_boxes_no_masks(kind: type) -> None:
 
 
 def test_masks_are_pasted_where_the_boxes_are() -> None:
-    masks = torch.full((3, 28, 28), 0.9)
-    masks[1, :, :14] = 0.1
+    masks = torch.full((3, 28, 28), 0.5)  # from the threshold on a pixel counts
+    masks[1, :, :14] = 0.4
     boxes = torch.tensor([[2.0, 3, 10, 9], [0, 0, 8, 8], [-5, -5, -1, -1]])
     found = paste_masks(masks, boxes, (12, 16), 0.5)
     expected = torch.zeros(3, 12, 16, dtype=torch.bool)
