@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip('mmdet')
 
-from benchmarks import detection
+from benchmarks import detection, detectors
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def test_names_of_the_peer_are_all_translated(args: object) -> None:
     from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
 
-    config = detection.detector_config(
-        'detector', detection.trunk_config('vit', args), 'evamm.LayerNorm2d', args
+    config = detectors.detector_config(
+        'detector', detectors.trunk_config('vit', args), 'evamm.LayerNorm2d', args
     )
     with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
         state = MODELS.build(config).state_dict()
-    renamed = detection.to_mmdet(state)
+    renamed = detectors.to_mmdet(state)
     assert len(renamed) == len(state)
     assert not [name for name in renamed if 'levels' in name or '.ln.' in name]
     assert {
@@ -49,15 +49,15 @@ def test_names_of_the_peer_are_all_translated(args: object) -> None:
 
 def test_one_global_block_in_four(args: object) -> None:
     args.depth = 12
-    assert detection.windowed(args) == [0, 1, 3, 4, 6, 7, 9, 10]
+    assert detectors.windowed(args) == [0, 1, 3, 4, 6, 7, 9, 10]
 
 
 def test_jobs_of_both_kinds(args: object) -> None:
     from mmdet.registry import MODELS
 
-    base = detection.trunk_config('eva02', args)
-    model = detection.Maps(*(MODELS.build(base[name]) for name in ('backbone', 'neck')))
-    images, samples = detection.batch_of(args)
+    base = detectors.trunk_config('eva02', args)
+    model = detectors.Maps(*(MODELS.build(base[name]) for name in ('backbone', 'neck')))
+    images, samples = detectors.batch_of(args)
     before = model.neck.levels[0].lateral.conv.weight.detach().clone()
     detection.job_of('forward', model, images, samples, torch.float32)()
     assert torch.equal(model.neck.levels[0].lateral.conv.weight, before)
@@ -69,14 +69,14 @@ def test_the_cascades_are_those_of_the_libraries(args: object) -> None:
     from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
 
-    base = detection.trunk_config('eva02', args)
+    base = detectors.trunk_config('eva02', args)
     with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
-        ours = MODELS.build(detection.cascade_config(base, args))
-        theirs = MODELS.build(detection.detector_config('cascade', base, 'LN', args))
+        ours = MODELS.build(detectors.cascade_config(base, args))
+        theirs = MODELS.build(detectors.detector_config('cascade', base, 'LN', args))
     assert type(ours.roi_head).__name__ == 'ViTDetCascadeRoIHead'
     assert type(theirs.roi_head).__name__ == 'CascadeRoIHead'
     for model in (ours, theirs):
-        assert [head.num_classes for head in model.roi_head.bbox_head] == [detection.CLASSES] * 3
+        assert [head.num_classes for head in model.roi_head.bbox_head] == [detectors.CLASSES] * 3
         assert model.train_cfg.rcnn[0].sampler.num == args.samples
         assert model.test_cfg.rpn.max_per_img == args.proposals
 
@@ -84,13 +84,13 @@ def test_the_cascades_are_those_of_the_libraries(args: object) -> None:
 def test_unequal_work_is_not_timed(args: object) -> None:
     from mmdet.registry import MODELS
 
-    base = detection.trunk_config('vit', args)
+    base = detectors.trunk_config('vit', args)
     models = {}
     for name in ('evamm', 'mmdet'):
         torch.manual_seed(0)
-        models[name] = detection.Maps(*(MODELS.build(base[key]) for key in ('backbone', 'neck')))
+        models[name] = detectors.Maps(*(MODELS.build(base[key]) for key in ('backbone', 'neck')))
         models[name].backbone.init_weights()
-    images, samples = detection.batch_of(args)
+    images, samples = detectors.batch_of(args)
     assert detection.check_equal(models, images, samples) == 0
     with torch.no_grad():
         models['mmdet'].backbone.blocks[0].attn.rel_pos_h[1] += 1
