@@ -48,4 +48,5 @@ param_scheduler = dict(warmup_steps=700)
 train_cfg = dict(max_iters=70000)
 # Only the average is evaluated; a checkpoint holds both.
 custom_hooks = [dict(type='evamm.EMAHook', momentum=1e-4)]
+default_hooks = dict(checkpoint=dict(save_best='lvis/bbox_AP'))
 auto_scale_lr = dict(base_batch_size=64)

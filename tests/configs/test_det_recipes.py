@@ -14,7 +14,14 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
-from evamm.registry import PARAM_SCHEDULERS
+from evamm.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    METRICS,
+    PARAM_SCHEDULERS,
+    VISUALIZERS,
+)
 
 from .common import CONFIGS, FINAL, build_on_meta, load, name_of
 
@@ -222,7 +229,9 @@ def test_what_all_recipes_share(name):
     assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
     assert cfg.model.data_preprocessor.std == [58.395, 57.12, 57.375]
     assert cfg.default_scope == 'mmdet' and not cfg.train_cfg.by_epoch
-    assert not cfg.default_hooks.checkpoint.by_epoch
+    checkpoint, lvis = cfg.default_hooks.checkpoint, RECIPES[name].classes == LVIS
+    assert checkpoint.save_best == ('lvis/bbox_AP' if lvis else 'coco/bbox_mAP')
+    assert checkpoint.rule == 'greater' and not checkpoint.by_epoch
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -362,3 +371,22 @@ def test_federated_loss_knows_the_images_of_every_class():
     for head in heads:
         assert head.loss_cls.num_sampled_classes == 50 and head.loss_cls.use_sigmoid
         assert head.loss_cls.class_weights.shape == (LVIS,)
+
+
+@pytest.mark.parametrize('name', PROTOCOLS)
+def test_the_other_parts_can_be_built(name):
+    """Data sets with their pipelines, metrics, hooks; samplers read the data, so only the type."""
+    cfg = load(CONFIGS / f'{name}.py')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        for part in ('train', 'val', 'test'):
+            loader = cfg[f'{part}_dataloader']
+            for dataset in loader.dataset.get('datasets', [loader.dataset]):
+                DATASETS.build(dict(dataset, lazy_init=True))
+            assert DATA_SAMPLERS.get(loader.sampler.type) is not None
+        for part in ('val', 'test'):
+            metric = METRICS.build(cfg[f'{part}_evaluator'])
+            indicator = cfg.default_hooks.checkpoint.save_best
+            assert indicator.startswith(metric.default_prefix)
+        for hook in [*cfg.default_hooks.values(), *cfg.get('custom_hooks', [])]:
+            assert HOOKS.get(hook['type']) is not None
+        assert VISUALIZERS.get(cfg.visualizer.type) is not None
