@@ -373,6 +373,11 @@ def test_federated_loss_knows_the_images_of_every_class():
         assert head.loss_cls.class_weights.shape == (LVIS,)
 
 
+def known(registry, part: dict) -> bool:
+    with registry.switch_scope_and_registry(None) as chosen:
+        return chosen.get(part['type']) is not None
+
+
 @pytest.mark.parametrize('name', PROTOCOLS)
 def test_the_other_parts_can_be_built(name):
     """Data sets with their pipelines, metrics, hooks; samplers read the data, so only the type."""
@@ -382,11 +387,11 @@ def test_the_other_parts_can_be_built(name):
             loader = cfg[f'{part}_dataloader']
             for dataset in loader.dataset.get('datasets', [loader.dataset]):
                 DATASETS.build(dict(dataset, lazy_init=True))
-            assert DATA_SAMPLERS.get(loader.sampler.type) is not None
+            assert known(DATA_SAMPLERS, loader.sampler)
         for part in ('val', 'test'):
             metric = METRICS.build(cfg[f'{part}_evaluator'])
             indicator = cfg.default_hooks.checkpoint.save_best
             assert indicator.startswith(metric.default_prefix)
         for hook in [*cfg.default_hooks.values(), *cfg.get('custom_hooks', [])]:
-            assert HOOKS.get(hook['type']) is not None
-        assert VISUALIZERS.get(cfg.visualizer.type) is not None
+            assert known(HOOKS, hook)
+        assert known(VISUALIZERS, cfg.visualizer)
