@@ -73,7 +73,7 @@ def repeat_factors(labels: np.ndarray, starts: np.ndarray, threshold: float) -> 
     images = len(starts) - 1
     share = np.bincount(labels) / max(1, images)
     with np.errstate(divide='ignore'):
-        of_label = np.maximum(1.0, np.sqrt(threshold / share))
+        of_label = np.sqrt(threshold / share)
     factors = np.ones(images)
     owners = np.repeat(np.arange(images), np.diff(starts))
     np.maximum.at(factors, owners, of_label[labels])

@@ -159,6 +159,12 @@ def test_a_bad_annotation_is_named_or_left_out(coco, build, caplog, problem):
     assert total == 20
 
 
+def test_annotations_with_an_ignore_flag_are_left_out_in_silence(coco, build):
+    coco['annotations'][0]['ignore'] = 1
+    dataset = build(coco, bad_data='stop')
+    assert sum(len(dataset.get_data_info(index)['instances']) for index in range(4)) == 20
+
+
 def test_repeated_ids_are_noted_and_both_annotations_stay(coco, build):
     coco['annotations'][1]['id'] = coco['annotations'][0]['id']
     with pytest.raises(DataError, match='1 annotations without an id of their own'):
@@ -289,6 +295,10 @@ def test_the_classes_of_the_three_data_sets():
 
 def test_the_sampler_learns_which_classes_an_image_has(coco, build):
     """From a data set that keeps bytes, one that keeps entries, and from several at once."""
+    crowd = next(row for row in coco['annotations'] if row['iscrowd'])
+    for row in coco['annotations']:  # only the crowd of this image is of its category
+        if row['image_id'] == crowd['image_id'] and row is not crowd:
+            row['category_id'] = 7
     expected = []
     for image in coco['images']:
         rows = [row for row in coco['annotations'] if row['image_id'] == image['id']]

@@ -19,6 +19,7 @@ from evamm.datasets.detection import (
     ResizeLongestEdge,
 )
 from evamm.datasets.detection.loading import ImageSizeError
+from evamm.datasets.detection.polygons import clip_polygons
 from evamm.datasets.detection.resize import longest_edge_size
 from evamm.datasets.transforms import LoadImageFromFile
 
@@ -121,6 +122,29 @@ def test_instances_outside_of_the_crop_are_gone_and_an_image_may_have_none():
     assert results['img'].shape == (20, 20, 3)
     for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks'):
         assert len(results[key]) == 0, key
+
+
+def test_an_instance_needs_a_rest_of_its_mask_even_if_boxes_are_cut():
+    """A triangle in one corner of its box; the crop takes the opposite one."""
+    results = {
+        'img': np.zeros((100, 100, 3), np.uint8),
+        'gt_bboxes': HorizontalBoxes(torch.tensor([[0.0, 0, 100, 100]])),
+        'gt_bboxes_labels': np.array([3]),
+        'gt_masks': PolygonMasks([[np.array([0.0, 0, 40, 0, 0, 40])]], 100, 100),
+    }
+    np.random.seed(1)
+    for recompute, masks in ((False, True), (False, False)):
+        given = {key: value for key, value in results.items() if masks or key != 'gt_masks'}
+        found = LargeScaleJitter(20, (9.0, 9.0), recompute_boxes=recompute)(given)
+        assert len(found['gt_bboxes']) == (not masks)
+
+
+def test_polygons_that_only_touch_a_window_are_gone():
+    square = np.array([0.0, 0, 10, 0, 10, 10, 0, 10])
+    touching = [[square], [square + np.tile([10, 0], 4)], [square + np.tile([5, 5], 4)], []]
+    clipped = clip_polygons(touching, 10, 0, 30, 10)
+    assert [len(polygons) for polygons in clipped] == [0, 1, 1, 0]
+    assert area(clipped[2]) == 25
 
 
 def test_flipping_twice_changes_nothing():
