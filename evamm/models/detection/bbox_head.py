@@ -83,12 +83,11 @@ class ViTDetBBoxHead(Shared4Conv1FCBBoxHead):
             labels: Classes, K for background, [N].
         """
         cls_score, bbox_pred = cls_score.float(), bbox_pred.float()
-        if not len(labels):  # a mean over nothing would not be a number
-            return dict(loss_cls=cls_score.sum() * 0, loss_bbox=bbox_pred.sum() * 0)
+        count = max(len(labels), 1)
         foreground = (labels < self.num_classes)[:, None]
         target = self.bbox_coder.encode(boxes, gt_boxes)
         target = torch.where(foreground, target, bbox_pred.detach())
         return dict(
-            loss_cls=self.loss_cls(cls_score, labels, avg_factor=len(labels)),
-            loss_bbox=self.loss_bbox(bbox_pred, target, avg_factor=len(labels)),
+            loss_cls=self.loss_cls(cls_score, labels, avg_factor=count),
+            loss_bbox=self.loss_bbox(bbox_pred, target, avg_factor=count),
         )

@@ -1,5 +1,7 @@
 """Which level of a pyramid a box is looked at on."""
 
+from collections.abc import Sequence
+
 import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor
@@ -38,3 +40,29 @@ class ViTDetRoIExtractor(SingleRoIExtractor):
         scale = width_height.prod(dim=1).sqrt() / 224
         levels = torch.floor(2 + torch.log2(scale + 1e-8))  # 224 pixels: stride 16
         return levels.clamp(0, num_levels - 1).long()
+
+    def forward(
+        self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None
+    ) -> Tensor:
+        """Pools [R, C, S, S] from levels [B, C, h, w] within boxes [R, 5] (image, corners).
+
+        The sizes of all levels' shares are read from the device at once.
+
+        Args:
+            feats: Levels.
+            rois: Boxes.
+            roi_scale_factor: Pool from boxes that are this many times larger.
+        """
+        rois = rois.to(feats[0].dtype)
+        pooled = feats[0].new_empty(len(rois), self.out_channels, *self.roi_layers[0].output_size)
+        if not len(rois):
+            return pooled
+        levels = self.map_roi_levels(rois, len(feats))
+        if roi_scale_factor is not None:
+            rois = self.roi_rescale(rois, roi_scale_factor)
+        order = levels.argsort(stable=True)
+        numbers = torch.arange(len(feats), device=levels.device)
+        counts = (levels[:, None] == numbers).sum(dim=0).tolist()
+        shares = zip(self.roi_layers, feats, rois[order].split(counts))
+        parts = [layer(level, share) for layer, level, share in shares if len(share)]
+        return pooled.index_copy(0, order, torch.cat(parts))

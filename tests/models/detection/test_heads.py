@@ -77,6 +77,30 @@ def test_levels_of_boxes() -> None:
     assert extractor.map_roi_levels(rois, 4).tolist() == [0] * len(sides)
 
 
+def test_pooling_is_mmdet_s_on_every_level() -> None:
+    from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+
+    layer = dict(type='RoIAlign', output_size=7, sampling_ratio=0)
+    extractors = ViTDetRoIExtractor(7, 4), SingleRoIExtractor(layer, 4, [4, 8, 16, 32])
+    rois = torch.rand(40, 5) * 100
+    rois[:, 3:] = rois[:, 1:3] + torch.rand(40, 2) * torch.logspace(1, 3, 40)[:, None]
+    rois[:, 0] = torch.randint(0, 2, (40,))
+    assert set(extractors[0].map_roi_levels(rois, 4).tolist()) == {0, 1, 2, 3}
+    levels = [torch.randn(2, 4, 512 // stride, 512 // stride) for stride in (4, 8, 16, 32)]
+    results, grads = [], []
+    for extractor in extractors:
+        inputs = [level.clone().requires_grad_() for level in levels]
+        results.append(extractor(inputs, rois))
+        (results[-1] ** 2).sum().backward()
+        grads.append([level.grad for level in inputs])
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*grads)
+    larger = [extractor(levels, rois, roi_scale_factor=1.5) for extractor in extractors]
+    torch.testing.assert_close(*larger)
+    assert not torch.equal(larger[0], results[0])
+    assert extractors[0](levels, rois[:0]).shape == (0, 4, 7, 7)
+
+
 def test_polygons_are_drawn_within_the_box() -> None:
     square = np.array([10.0, 10, 20, 10, 20, 20, 10, 20])
     masks = PolygonMasks([[square + 5], [square]], 40, 40)
