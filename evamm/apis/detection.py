@@ -184,7 +184,9 @@ class DetInferencer:
             for indices, batch, errors in batches:
                 for index, sample in zip(indices, self.forward(batch) if batch else []):
                     source = sources[index]
-                    samples[index] = sample = _cut(sample, score_thr)
+                    sample = _cut(sample, score_thr)
+                    if return_datasamples:  # else their masks would fill the memory
+                        samples[index] = sample
                     results[index] = self._to_dict(source, sample)
                     if draws:
                         image = load_image(source, channel_order)

@@ -1,6 +1,7 @@
 """evamm.DetInferencer: the same objects as mmdet's own inference, as plain data and files."""
 
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import evamm
+from evamm.apis import detection
 from evamm.apis.detection import SOFT_NMS
 from evamm.apis.images import ImageReadError, collect_images
 from evamm.checkpoints import write_checkpoint
@@ -104,6 +106,24 @@ def test_thresholds_and_data_samples(detect: evamm.DetInferencer, place: Path) -
     assert nothing['bboxes'] == nothing['masks'] == []
     (sample,) = detect(image, return_datasamples=True)['predictions']
     assert sample.pred_instances.scores.tolist() == everything['scores']
+
+
+def test_masks_of_earlier_images_are_let_go(
+    detect: evamm.DetInferencer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As arrays of pixels those of a folder would fill the memory."""
+    alive, seen = [], []
+    cut = detection._cut
+
+    def watched(sample: object, score_thr: float) -> object:
+        alive.append(sum(masks() is not None for masks in seen[:-1]))
+        sample = cut(sample, score_thr)
+        seen.append(weakref.ref(sample.pred_instances.masks))
+        return sample
+
+    monkeypatch.setattr(detection, '_cut', watched)
+    detect(images_of(place), score_thr=0.0)
+    assert len(alive) > 2 and not any(alive)
 
 
 def test_files_for_coco_tools(detect: evamm.DetInferencer, place: Path, tmp_path: Path) -> None:
