@@ -68,15 +68,15 @@ def _mean(values: np.ndarray) -> float:
 
 def evaluate(
     images: Sequence[Mapping[str, Any]],
-    annotations: Sequence[Mapping[str, Any]],
-    detections: Sequence[Mapping[str, Any]],
+    annotations: list[dict[str, Any]],
+    detections: list[dict[str, Any]],
     category_ids: Sequence[int],
     iou_type: str,
     max_dets: int,
     *,
     federated: bool = False,
 ) -> Curves:
-    """Compare detections with annotations.
+    """Compare detections with annotations; both are numbered and changed in the course.
 
     Args:
         images: `id`, `height`, `width` of every image; if `federated` also
@@ -98,9 +98,10 @@ def evaluate(
         categories = [{'frequency': 'f', **category} for category in categories]
     sides = []
     for rows, common in ((annotations, {}), (detections, {'iscrowd': 0})):
-        # Numbers from 1: an annotation with the number 0 would count as one without a match.
-        numbered = [{**row, **common, 'id': number} for number, row in enumerate(rows, 1)]
-        content = {'images': images, 'annotations': numbered, 'categories': categories}
+        for number, row in enumerate(rows, 1):
+            # Not from 0: an annotation with this number would count as one without a match.
+            row.update(common, id=number)
+        content = {'images': images, 'annotations': rows, 'categories': categories}
         sides.append(COCO(content, print_function=_silent))
     evaluation = COCOeval_faster(
         *sides, iou_type, print_function=_silent, lvis_style=federated, separate_eval=True

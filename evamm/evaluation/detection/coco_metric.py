@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evamm.datasets.checks import DataError
+from evamm.datasets.detection.annotations import no_garbage_collection
 from evamm.registry import METRICS
 
 from .average_precision import Curves, evaluate, require_faster_coco_eval
@@ -125,8 +126,9 @@ class CocoMetric(BaseMetric):
         if self.format_only:
             return {}
         found: dict[str, float] = {}
-        for iou_type in self.metrics:
-            found.update(self._evaluate(iou_type, predictions, truth))
+        with no_garbage_collection():
+            for iou_type in self.metrics:
+                found.update(self._evaluate(iou_type, predictions, truth))
         return found
 
     def _evaluate(
