@@ -46,7 +46,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-pictures', action='store_true', help='write only the JSON')
     detection = parser.add_argument_group('detectors')
     detection.add_argument(
-        '--score-thr', type=float, help='least score (default: 0.3 in pictures, else all)'
+        '--score-thr',
+        type=float,
+        help='least score; 0: all that the config lets by (default: 0.3 in pictures, else 0.05)',
     )
     detection.add_argument(
         '--soft-nms', action='store_true', help='soft-NMS as in the published systems'
@@ -168,7 +170,8 @@ def detect(paths: list[str], args: argparse.Namespace) -> tuple[list[dict[str, A
         paths,
         batch_size=args.batch_size,
         on_error='report',
-        score_thr=args.score_thr or 0.0,
+        # All would be thousands of masks per image where the config has soft-NMS.
+        score_thr=0.05 if args.score_thr is None else args.score_thr,
         pred_score_thr=shown,
         soft_nms=True if args.soft_nms else None,
         maskness_thr=True if args.maskness else None,
