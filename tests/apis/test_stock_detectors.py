@@ -88,16 +88,16 @@ def test_init_detector(project: Path) -> None:
         for key, value in model.state_dict().items():
             assert torch.equal(value, ours.state_dict()[key]), key
         sample = inference_detector(model, 'scenes/images/scene_0.png')
-        (result,) = evamm.DetInferencer(ours)('scenes/images/scene_0.png')['predictions']
+        image = 'scenes/images/scene_0.png'
+        (result,) = evamm.DetInferencer(ours)(image, score_thr=0.0)['predictions']
         assert result['scores'] == pytest.approx(sample.pred_instances.scores.tolist(), abs=1e-6)
         assert len(result['scores']) > 0
         DefaultScope._instance_dict.clear()
 
 
 def test_a_one_stage_detector_has_no_masks(project: Path) -> None:
-    (result,) = evamm.DetInferencer('retina.py', weights=False)('scenes/images/scene_1.png')[
-        'predictions'
-    ]
+    detect = evamm.DetInferencer('retina.py', weights=False)
+    (result,) = detect('scenes/images/scene_1.png', score_thr=0.0)['predictions']
     assert 'masks' not in result
     assert len(result['names']) == len(result['bboxes']) == 10
     assert set(result['names']) <= {'a', 'b', 'c'}
