@@ -83,7 +83,8 @@ class SimpleFeaturePyramid(BaseModule):
             inputs: Output of the trunk: one map [B, D, h, w], alone or in a sequence.
 
         Returns:
-            Five maps [B, out_channels, h', w'] with h' = 4h, 2h, h, h // 2 and (h // 2 + 1) // 2.
+            Five contiguous maps [B, out_channels, h', w'] with h' = 4h, 2h, h, h // 2 and
+            (h // 2 + 1) // 2.
 
         Raises:
             ValueError: If there is more than one map.
@@ -95,5 +96,6 @@ class SimpleFeaturePyramid(BaseModule):
                     'out_indices=-1.'
                 )
             (inputs,) = inputs
-        maps = [level(inputs) for level in self.levels]
+        # mmcv's compiled RoIAlign takes any memory order for this one, without a word.
+        maps = [level(inputs).contiguous() for level in self.levels]
         return (*maps, F.max_pool2d(maps[-1], kernel_size=1, stride=2))
