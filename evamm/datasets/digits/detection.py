@@ -15,19 +15,21 @@ VAL_FRACTION = 0.2
 TRAIN_SCENES = 2000
 VAL_SCENES = 300
 SIDE = 96
-MAX_DIGITS = 5
+MAX_DIGITS = 4
 # One scene in this many is empty.
 EMPTY_EVERY = 50
 
 # Longer side of a digit, in pixels.
-_SIZES = (24, 52)
+_SIZES = (28, 56)
 # Share of the digits that lie near an earlier one, and of those the share of the same number.
-_NEAR = 0.5
+_NEAR = 0.4
 _SAME = 0.4
 # Distance of their centres, in parts of the mean of their sides.
-_DISTANCE = (0.35, 0.8)
+_DISTANCE = (0.5, 0.9)
 # Share of a digit that is left to see.
-_VISIBLE = 0.6
+_VISIBLE = 0.7
+# Share of a box that lies in another one, at most.
+_SHARED = 0.4
 _TRIES = 20
 
 
@@ -42,7 +44,7 @@ def write_detection(
     ::
 
         detection
-        ├── train/<number>.png                   2,000 scenes of up to 5 digits, 96 x 96 pixels
+        ├── train/<number>.png                   2,000 scenes of up to 4 digits, 96 x 96 pixels
         ├── val/<number>.png                     300 scenes of digits that no training scene has
         ├── annotations/instances_{train,val}.json
         └── manifest.json
@@ -117,7 +119,8 @@ def compose(
     for _ in range(rng.integers(1, MAX_DIGITS + 1)):
         for _ in range(_TRIES):
             candidate = _draw(placed, glyphs, labels, numbers, rng)
-            if _least_visible([*placed, candidate]) >= _VISIBLE:
+            crowded = any(_shared(candidate, other) > _SHARED for other in placed)
+            if not crowded and _least_visible([*placed, candidate]) >= _VISIBLE:
                 placed.append(candidate)
                 break
     return placed
@@ -145,7 +148,7 @@ def _draw(
     shape = np.array(cover.shape)
     row, column = (int(at) for at in (centre - shape / 2).round().clip(0, SIDE - shape))
     candidate = _Placed(int(labels[number]), row, column, cover, '')
-    taken = {other.colour for other in placed if _touch(candidate, other)}
+    taken = {other.colour for other in placed if _shared(candidate, other) > 0}
     free = [name for name in COLOURS if name not in taken] or list(COLOURS)
     return candidate._replace(colour=free[rng.integers(len(free))])
 
@@ -162,9 +165,12 @@ def _scale(glyph: np.ndarray, size: float) -> np.ndarray:
     return np.asarray(ink.resize((width, height), Image.Resampling.BICUBIC)) / 255
 
 
-def _touch(one: _Placed, other: _Placed) -> bool:
-    both = np.array(one.cover.shape) + other.cover.shape
-    return bool((abs(one.centre - other.centre) < both / 2).all())
+def _shared(one: _Placed, other: _Placed) -> float:
+    """Share of the smaller box that lies in the larger one."""
+    shapes = np.array([one.cover.shape, other.cover.shape])
+    ends = np.array([[one.row, one.column], [other.row, other.column]]) + shapes
+    sides = ends.min(axis=0) - (ends - shapes).max(axis=0)
+    return float(sides.clip(min=0).prod() / shapes.prod(axis=1).min())
 
 
 def _owners(placed: list[_Placed]) -> np.ndarray:

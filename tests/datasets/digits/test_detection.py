@@ -106,6 +106,7 @@ def test_later_digits_lie_over_earlier_ones():
     pixels = paint_scene(placed, np.random.default_rng(0)).astype(int)
     red, blue = pixels[15, 15], pixels[25, 25]
     assert red[0] > 150 > red[2] and blue[2] > 150 > blue[0]
+    assert detection._shared(*placed) == 0.25
     covered = square(10, 10, 'red'), square(10, 10, 'blue')
     assert detection._least_visible(list(covered)) == 0
 
@@ -122,14 +123,20 @@ def test_scenes_overlap_repeat_and_hide_little():
         for placed in scenes
         for index, digit in enumerate(placed)
     ]
-    assert 0.2 < np.mean(hidden) < 0.7
+    assert 0.1 < np.mean(hidden) < 0.5
+    boxes_meet = [
+        max((detection._shared(one, other) for other in placed if other is not one), default=0)
+        for placed in scenes
+        for one in placed
+    ]
+    assert np.mean(np.array(boxes_meet) > 0) > 0.3 and max(boxes_meet) <= detection._SHARED
     repeated = [len({digit.digit for digit in placed}) < len(placed) for placed in scenes]
     assert 0.3 < np.mean(repeated) < 0.7
     # Digits that touch have different colours while there are enough of them.
     for placed in scenes:
         for one in placed[:2]:
             for other in placed[:2]:
-                if one is not other and detection._touch(one, other):
+                if one is not other and detection._shared(one, other) > 0:
                     assert one.colour != other.colour
 
 
