@@ -83,6 +83,35 @@ def test_nms_of_half_precision_is_computed_in_single() -> None:
     assert nms(boxes, scores, iou_threshold=0.3, offset=0).tolist() == [0]
 
 
+def test_a_compiled_kernel_is_asked_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module._compiled_nms('cpu') is None
+    asked = []
+
+    def compiled(*args: object) -> torch.Tensor:
+        asked.append(args)
+        return torch.tensor([1])
+
+    monkeypatch.setattr(module, '_compiled_nms', {'cpu': compiled}.get)
+    boxes, scores = random_boxes(5, seed=0)
+    assert nms(boxes.half(), scores.half(), iou_threshold=0.5, offset=0).tolist() == [1]
+    ((found, found_scores, threshold),) = asked
+    assert found.dtype == found_scores.dtype == torch.float32 and threshold == 0.5
+    # It knows no offset.
+    kept = nms(boxes, scores, iou_threshold=0.5, offset=1)
+    assert len(asked) == 1 and kept.tolist() == greedy(boxes, scores, 0.5, 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('threshold', [0.1, 0.5, 0.9])
+def test_nms_is_the_same_on_a_gpu(threshold: float) -> None:
+    boxes, scores = random_boxes(2000, seed=3, spread=300.0)
+    expected = nms(boxes, scores, iou_threshold=threshold, offset=0)
+    assert nms(boxes.cuda(), scores.cuda(), threshold, 0).tolist() == expected.tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, '_compiled_nms', lambda device_type: None)
+        assert nms(boxes.cuda(), scores.cuda(), threshold, 0).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize('threshold', [0.1, 0.5])
 def test_nms_match_groups_every_box_with_the_one_that_removes_it(threshold: float) -> None:
     boxes, scores = random_boxes(80, seed=1)

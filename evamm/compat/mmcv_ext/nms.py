@@ -2,7 +2,12 @@
 
 Both are greedy: boxes are visited from the highest score down, and a visited box that still stands
 removes later boxes that overlap it too much. mmcv builds `batched_nms` on top of `nms`.
+
+On a GPU torchvision's kernel does the same; without it every block waits for the device many times.
 """
+
+from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,8 +30,12 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
     Returns:
         `[K]` int64, by falling score; equal scores keep their order.
     """
+    boxes = _as_real(bboxes)
+    compiled = _compiled_nms(boxes.device.type) if offset == 0 else None
+    if compiled is not None:
+        return compiled(boxes, scores.to(boxes.dtype), iou_threshold)
     order = scores.argsort(descending=True, stable=True)
-    boxes = _as_real(bboxes)[order]
+    boxes = boxes[order]
     alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     for start in range(0, len(boxes), _BLOCK):
         stop = start + _BLOCK
@@ -40,6 +49,19 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
         overlaps = pairwise_iou(boxes[kept], boxes[later], offset=offset) > iou_threshold
         alive[later[overlaps.any(dim=0)]] = False
     return order[alive]
+
+
+@lru_cache
+def _compiled_nms(device_type: str) -> Callable[[Tensor, Tensor, float], Tensor] | None:
+    """torchvision's operator on a GPU, if its release was made for this torch and has it."""
+    if device_type != 'cuda':
+        return None
+    import torchvision  # noqa: F401  loads its operators
+
+    name = 'torchvision::nms'
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(name, 'CUDA'):
+        return None
+    return torch.ops.torchvision.nms
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
