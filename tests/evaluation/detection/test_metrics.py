@@ -82,6 +82,8 @@ def test_many_detections_of_an_image_are_cut_by_their_scores(tmp_path):
 @pytest.mark.parametrize('max_dets', [300, 3])
 def test_lvis_numbers_follow_the_protocol(tmp_path, max_dets):
     truth, samples = scenes(np.random.default_rng(3), images=30, classes=8, lvis=True)
+    for row in truth['annotations'][::5]:
+        row['area'] = 0.0
     path = tmp_path / 'truth.json'
     path.write_text(json.dumps(truth))
     metric = LVISMetric(
@@ -202,6 +204,9 @@ def test_predictions_can_be_written_where_there_are_no_annotations(tmp_path):
     assert evaluated(metric, truth, samples) == {}
     rows = json.loads((tmp_path / 'found.segm.json').read_text())
     assert len(rows) == sum(len(sample['pred_instances']['labels']) for sample in samples)
+    boxes = torch.cat([sample['pred_instances']['bboxes'] for sample in samples]).double()
+    boxes[:, 2:] -= boxes[:, :2]
+    assert [row['bbox'] for row in rows] == boxes.tolist()
     assert set(rows[0]) == {'image_id', 'category_id', 'bbox', 'score', 'segmentation'}
     # No detection at all is a result too.
     empty = [{**sample, 'pred_instances': _nothing()} for sample in samples]
