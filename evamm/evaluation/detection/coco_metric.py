@@ -95,7 +95,10 @@ class CocoMetric(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
         """Take the predictions of a batch."""
-        self.results += [ImagePredictions.from_sample(sample) for sample in data_samples]
+        with_masks = 'segm' in self.metrics
+        self.results += [
+            ImagePredictions.from_sample(sample, with_masks=with_masks) for sample in data_samples
+        ]
 
     def compute_metrics(self, results: list[ImagePredictions]) -> dict[str, float]:
         """Average precisions of all images."""

@@ -32,11 +32,16 @@ class ImagePredictions:
     size: tuple[int, int]
 
     @classmethod
-    def from_sample(cls, sample: Mapping) -> 'ImagePredictions':
-        """From a data sample of mmdet with `pred_instances`."""
+    def from_sample(cls, sample: Mapping, *, with_masks: bool = True) -> 'ImagePredictions':
+        """From a data sample of mmdet with `pred_instances`.
+
+        Args:
+            sample: The data sample.
+            with_masks: Encode its masks, if it has any.
+        """
         found = sample['pred_instances']
         scores = _array(found['scores'], np.float32)
-        masks = found.get('masks')
+        masks = found.get('masks') if with_masks else None
         return cls(
             image_id=sample['img_id'],
             boxes=_array(found['bboxes'], np.float32).reshape(-1, 4),
