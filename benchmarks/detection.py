@@ -7,8 +7,8 @@ github.com/open-mmlab/mmdetection, of which only the folder projects/ViTDet is u
 the same image size, width, depth, heads, windows and global blocks. Rows are
 
 - vit: evamm's trunk as a plain ViT-B with decomposed relative positions, which computes exactly
-  what mmdet's does. Weights are the same; maps, losses and gradients are compared first, and if
-  they differ nothing is timed.
+  what mmdet's does. Weights are the same; maps, losses and (without heads) a gradient are compared
+  first, and if they differ nothing is timed.
 - eva02: EVA-02-B (SwiGLU, RoPE) beside the same peer. Not the same function, the same task.
 
 and parts are
