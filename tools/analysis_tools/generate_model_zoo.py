@@ -44,10 +44,10 @@ DET_NOTES = """\
 - *Params*: of our model, counted when it is built; equal to the official model's.
 - *Flops*: multiply-accumulates for one image of the size that it is tested at, with 1000 proposals
   and 100 masks.
-- *Box AP*, *mask AP* (%): of `tools/test.py` with the config beside it and the authors' file, on
-  COCO val2017 or LVIS v1 val. In brackets on LVIS: rare / common / frequent classes. Where the mask
-  AP has a config of its own (*masks*), the authors measured both apart: scores are multiplied with
-  the sureness of the masks for one and not for the other.
+- *Box AP*, *mask AP* (%): the authors', measured as `tools/test.py` does with the config beside it
+  and their file, on COCO val2017 or LVIS v1 val. In brackets on LVIS: rare / common / frequent
+  classes. Where the mask AP has a config of its own (*masks*), the authors measured both apart:
+  scores are multiplied with the sureness of the masks for one and not for the other.
 - *Official*: box / mask AP in the table of the authors' README, and whether it is of the averaged
   weights (EMA). Two files of one training: one for boxes, a later one for masks.
 """
