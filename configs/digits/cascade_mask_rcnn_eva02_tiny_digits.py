@@ -1,0 +1,93 @@
+"""A narrow EVA-02 finds digits in scenes where they overlap: boxes and masks."""
+
+_base_ = [
+    '../_base_/models/cascade_mask_rcnn_eva.py',
+    '../_base_/datasets/digit_scenes_instance.py',
+    '../_base_/schedules/eva_det.py',
+    '../_base_/default_runtime_det.py',
+]
+
+channels = 64
+head_channels = 32
+# A trunk with patches of 8 pixels.
+strides = [2, 4, 8, 16, 32]
+roi_extractor = dict(
+    type='evamm.ViTDetRoIExtractor', out_channels=channels, featmap_strides=strides[:4]
+)
+
+model = dict(
+    data_preprocessor=dict(
+        pad_size=96,
+        # The statistics that the trunk was pre-trained with.
+        mean=[122.7709383, 116.7460125, 104.09373615],
+        std=[68.5005327, 66.6321579, 70.32316305],
+    ),
+    backbone=dict(
+        arch=dict(embed_dims=128, depth=4, num_heads=2),
+        img_size=96,
+        patch_size=8,
+        pretrain_img_size=40,
+        window_size=6,
+        window_blocks=[0, 2],
+        init_cfg=dict(
+            type='Pretrained', checkpoint='work_dirs/eva02_mim_tiny_digits/iter_1200.pth'
+        ),
+    ),
+    neck=dict(in_channels=128, out_channels=channels),
+    rpn_head=dict(
+        in_channels=channels,
+        feat_channels=channels,
+        anchor_generator=dict(
+            type='AnchorGenerator', scales=[6], ratios=[0.5, 1.0, 2.0], strides=strides
+        ),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(output_size=7, **roi_extractor),
+        bbox_head=dict(
+            num_classes=10,
+            in_channels=channels,
+            conv_out_channels=head_channels,
+            fc_out_channels=256,
+        ),
+        mask_roi_extractor=dict(output_size=14, **roi_extractor),
+        mask_head=dict(
+            num_classes=10,
+            in_channels=channels,
+            conv_out_channels=head_channels,
+            loss_weight=2.0,
+        ),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=200, max_per_img=200),
+        rcnn=[
+            dict(
+                assigner=dict(type='evamm.IoUMatcher', pos_iou_thr=0.5, neg_iou_thr=0.5),
+                sampler=dict(
+                    type='evamm.BalancedSampler',
+                    num=32,
+                    pos_fraction=0.5,
+                    add_gt_as_proposals=True,
+                ),
+                mask_size=28,
+            ),
+            dict(assigner=dict(type='evamm.IoUMatcher', pos_iou_thr=0.6, neg_iou_thr=0.6)),
+            dict(assigner=dict(type='evamm.IoUMatcher', pos_iou_thr=0.7, neg_iou_thr=0.7)),
+        ],
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
+)
+
+optim_wrapper = dict(
+    clip_grad=dict(max_norm=1.0),
+    optimizer=dict(lr=2e-3, weight_decay=0.05),
+    paramwise_cfg=dict(layer_decay_rate=1.0),
+)
+param_scheduler = dict(warmup_steps=80, milestones=[720, 900])
+train_cfg = dict(max_iters=1000, val_interval=500)
+auto_scale_lr = dict(base_batch_size=8)
+
+default_hooks = dict(
+    logger=dict(interval=20),
+    checkpoint=dict(interval=500, save_best=None, max_keep_ckpts=1),
+)
