@@ -174,9 +174,8 @@ def canonicalize(state_dict: Mapping[str, Tensor], dialect: str | None = None) -
     for name, value in joined.items():
         ours = _name_of_head(layout.name_in_evamm(name))
         if out.prefix == TRUNK_PREFIX and not TRUNK_NAME.match(ours):
-            ours = detector_name_here(
-                TRUNK_PREFIX + ours
-            )  # not ours: the detector has to explain it
+            # Not ours: the detector has to explain it.
+            ours = detector_name_here(TRUNK_PREFIX + ours)
         _put(out.state_dict, ours, value)
     for name, value in rest.items():
         _put(out.state_dict, _name_of_rest(name, rest, out.prefix), value)
