@@ -101,6 +101,20 @@ def test_pooling_is_mmdet_s_on_every_level() -> None:
     assert extractors[0](levels, rois[:0]).shape == (0, 4, 7, 7)
 
 
+def test_boxes_are_not_rounded_to_the_precision_of_the_maps() -> None:
+    extractor = ViTDetRoIExtractor(7, out_channels=4)
+    levels = [torch.randn(1, 4, 1024 // stride, 1024 // stride) for stride in (4, 8, 16, 32)]
+    levels = [level.bfloat16().to(memory_format=torch.channels_last) for level in levels]
+    rois = torch.tensor([[0, 901.3, 777.7, 935.2, 805.1], [0, 513.4, 601.9, 893.1, 994.6]])
+    expected = extractor([level.float() for level in levels], rois)
+    seen = []
+    for layer in extractor.roi_layers:
+        layer.register_forward_pre_hook(lambda layer, args: seen.append(args[0].is_contiguous()))
+    found = extractor(levels, rois)
+    assert found.dtype == torch.bfloat16 and seen == [True, True]
+    torch.testing.assert_close(found, expected.bfloat16())
+
+
 def test_polygons_are_drawn_within_the_box() -> None:
     square = np.array([10.0, 10, 20, 10, 20, 20, 10, 20])
     masks = PolygonMasks([[square + 5], [square]], 40, 40)
