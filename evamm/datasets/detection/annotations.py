@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from mmengine import fileio
+from pycocotools import mask as mask_util
 
 from ..checks import DataError
 from .bad_data import BadData
@@ -52,6 +53,11 @@ def read_coco_json(path: str, backend_args: dict | None = None) -> dict[str, Any
             f'{path} is a list; an annotation file in COCO\'s format has "images", "annotations" '
             'and "categories" (a list is a file of predictions).'
         )
+    if not isinstance(data, dict):
+        raise DataError(
+            f"{path} is not in COCO's format: it holds {str(data)[:40]!r} instead of "
+            '{"images": [...], "annotations": [...], "categories": [...]}.'
+        )
     missing = [name for name in _LISTS if not isinstance(data.get(name), list)]
     if 'annotations' in missing and 'annotations' not in data and len(missing) == 1:
         data['annotations'] = []  # the files of test sets have none
@@ -79,7 +85,11 @@ def categories_of(
     Raises:
         DataError: There is no such category, or not exactly one.
     """
-    entries = [entry for entry in data['categories'] if 'id' in entry and 'name' in entry]
+    entries = [
+        entry
+        for entry in data['categories']
+        if _value(entry, 'id') is not None and _value(entry, 'name') is not None
+    ]
     if len({entry['id'] for entry in entries}) != len(data['categories']):
         raise DataError(f'{path}: every category needs a "name" and an "id" of its own.')
     if by_id:
@@ -90,6 +100,17 @@ def categories_of(
                 'classes; it is the annotation file of another data set.'
             )
         return [entry['id'] for entry in entries], entries
+    if isinstance(classes, str):
+        raise DataError(
+            f'metainfo.classes of the data set of {path} is the text {classes!r}; write a tuple of '
+            f'names: classes=({classes!r},).'
+        )
+    twice = next((name for name in classes if list(classes).count(name) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f'metainfo.classes of the data set of {path} has {twice!r} more than once; write every '
+            'class once.'
+        )
     named: dict[str, list[Mapping]] = {}
     for entry in entries:
         named.setdefault(str(entry['name']), []).append(entry)
@@ -163,7 +184,11 @@ class Annotations:
                 problem = 'images whose id is taken'
             if problem is None:
                 self._listed.add(entry['id'])
-                path = image_path(entry)
+                try:
+                    path = image_path(entry)
+                except (KeyError, TypeError, AttributeError):  # it has the other kind of name
+                    self._bad.add('images', 'images without a file name', str(entry)[:80])
+                    continue
                 if path is not None and exists(path):
                     found[entry['id']] = (entry, path)
                 elif path is not None:
@@ -208,6 +233,8 @@ class Annotations:
             if label == UNLISTED:
                 problem = 'annotations of a category that is not listed'
             problem = problem or _box_problem(row.get('bbox'), height, width)
+            if problem is None and (row.get('iscrowd') or 0) not in (0, 1):
+                problem = 'annotations whose iscrowd is neither 0 nor 1'
             if problem is None and self._with_mask:
                 problem = _mask_problem(row.get('segmentation'), height, width)
             if problem is not None:
@@ -217,7 +244,7 @@ class Annotations:
             instance = {
                 'bbox': [left, top, left + box_width, top + box_height],
                 'bbox_label': label,
-                'ignore_flag': int(bool(row.get('iscrowd', 0))),
+                'ignore_flag': int(row.get('iscrowd') or 0),
             }
             if self._with_mask:
                 instance['mask'] = row['segmentation']
@@ -293,16 +320,32 @@ def _mask_problem(mask: Any, height: int, width: int) -> str | None:
     if not mask:
         return 'annotations without a mask, though masks are asked for'
     if isinstance(mask, list):
-        usable = [isinstance(part, list) and len(part) % 2 == 0 and len(part) >= 6 for part in mask]
-        return None if any(usable) else 'masks without a polygon of three points'
+        usable = any(is_polygon(part) for part in mask)
+        return None if usable else 'masks without a polygon of three points'
     if not isinstance(mask, dict) or 'counts' not in mask or 'size' not in mask:
         return 'masks that are neither polygons nor runs'
-    if list(mask['size']) != [height, width]:
+    if mask['size'] != [height, width]:
         return 'masks of another size than their image'
     counts = mask['counts']
-    if isinstance(counts, list) and sum(counts) != height * width:
-        return 'masks whose runs do not cover their image'
-    return None
+    try:
+        if isinstance(counts, list):
+            covers = sum(counts) == height * width and min(counts) >= 0
+        else:  # damaged compressed runs are too many
+            covers = mask_util.area(mask) <= height * width
+    except (TypeError, ValueError):
+        return 'masks that are neither polygons nor runs'
+    return None if covers else 'masks whose runs do not cover their image'
+
+
+def is_polygon(part: Any) -> bool:
+    """Whether this is [x1, y1, x2, y2, x3, y3, ...] with finite numbers."""
+    if not isinstance(part, list) or len(part) % 2 or len(part) < 6:
+        return False
+    try:
+        total = sum(part)
+    except TypeError:
+        return False
+    return total - total == 0  # false for NaN and infinity
 
 
 class _Folders:

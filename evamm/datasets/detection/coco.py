@@ -85,6 +85,16 @@ class CocoDataset(datasets.CocoDataset):
             raise ValueError(
                 f'{type(self).__name__}: `bad_data` must be one of {CHOICES}, found {bad_data!r}'
             )
+        data_prefix = data_prefix or {'img': ''}
+        if not isinstance(data_prefix, Mapping) or not isinstance(data_prefix.get('img'), str):
+            raise ValueError(
+                f"{type(self).__name__}: `data_prefix` must be dict(img='FOLDER'), found "
+                f'{data_prefix!r}'
+            )
+        if isinstance(max_bad, bool) or not isinstance(max_bad, (int, float)):
+            raise ValueError(
+                f'{type(self).__name__}: `max_bad` must be a share from 0 to 1, found {max_bad!r}'
+            )
         self.bad_data = bad_data
         self.max_bad = max_bad
         self.check_files = check_files
@@ -92,7 +102,7 @@ class CocoDataset(datasets.CocoDataset):
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
-            data_prefix=dict(data_prefix or {'img': ''}),
+            data_prefix=dict(data_prefix),
             metainfo=metainfo,
             filter_cfg=filter_cfg,
             pipeline=list(pipeline),
@@ -106,6 +116,11 @@ class CocoDataset(datasets.CocoDataset):
 
     def load_data_list(self) -> list[dict]:
         """Entries of all usable images."""
+        if not self.ann_file:
+            raise DataError(
+                f"{type(self).__name__} has no `ann_file`: name an annotation file in COCO's "
+                'format, below data_root.'
+            )
         data = read_coco_json(self.ann_file, self.backend_args)
         self.cat_ids, entries = categories_of(
             self.ann_file,

@@ -13,6 +13,7 @@ from pycocotools import mask as mask_util
 from evamm.registry import TRANSFORMS
 
 from ..checks import DataError
+from .annotations import is_polygon
 
 
 class ImageSizeError(DataError):
@@ -109,7 +110,7 @@ def _with_usable_masks(instances: list[dict], results: dict) -> list[dict]:
                 'annotation, or train boxes only.'
             )
         if isinstance(mask, list):
-            mask = [polygon for polygon in mask if len(polygon) >= 6 and len(polygon) % 2 == 0]
+            mask = [polygon for polygon in mask if is_polygon(polygon)]
         if mask:
             usable.append({**instance, 'mask': mask})
     return usable
@@ -134,7 +135,7 @@ def decode_mask(mask: list | dict, height: int, width: int) -> np.ndarray:
         uint8 [H, W].
 
     Raises:
-        ValueError: The runs are those of an image of another size.
+        DataError: The runs are damaged, or those of an image of another size.
     """
     if isinstance(mask, list):
         runs = mask_util.merge(mask_util.frPyObjects(mask, height, width))
@@ -143,8 +144,14 @@ def decode_mask(mask: list | dict, height: int, width: int) -> np.ndarray:
     else:
         runs = mask
     if tuple(runs['size']) != (height, width):
-        raise ValueError(
+        raise DataError(
             f'a mask is of size {tuple(runs["size"])} (height, width), its image of size '
             f'{(height, width)}; correct "size" in the segmentation.'
         )
-    return mask_util.decode(runs)
+    try:
+        return mask_util.decode(runs)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f'the runs {str(mask["counts"])[:40]!r} are no mask of {height} x {width} pixels '
+            f'({error}); correct the segmentation.'
+        ) from error

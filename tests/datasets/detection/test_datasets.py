@@ -18,6 +18,7 @@ from evamm.datasets.detection import (
     Objects365V2Dataset,
 )
 from evamm.datasets.detection import coco as coco_module
+from evamm.datasets.detection.loading import decode_mask
 from evamm.registry import DATASETS
 
 SIZE = (40, 60)
@@ -136,6 +137,18 @@ PROBLEMS = {
     'masks that are neither polygons nor runs': lambda coco: coco['annotations'][0].update(
         segmentation='mask.png'
     ),
+    'masks without a polygon of three points (': lambda coco: coco['annotations'][0].update(
+        segmentation=[[1, 2, 3, 4, 5, float('nan')], [1, 2, 3, 4, 5, None], [[1, 2]] * 6]
+    ),
+    'masks whose runs do not cover their image (': lambda coco: coco['annotations'][0].update(
+        segmentation={'size': [40, 60], 'counts': [-1, 2401]}
+    ),
+    'masks that are neither polygons nor runs (': lambda coco: coco['annotations'][0].update(
+        segmentation={'size': [40, 60], 'counts': None}
+    ),
+    'annotations whose iscrowd is neither 0 nor 1': lambda coco: coco['annotations'][0].update(
+        iscrowd='0'
+    ),
     'annotations of a category that is not listed': lambda coco: coco['annotations'][0].update(
         category_id=6
     ),
@@ -201,6 +214,7 @@ def test_too_much_bad_data_stops_in_any_case(coco, build):
     ('change', 'sentence'),
     [
         (lambda coco: coco.pop('images'), 'has no list images'),
+        (lambda coco: coco['categories'].append(None), 'every category needs a "name" and an "id"'),
         (lambda coco: coco.update(categories=None), 'has no list categories'),
         (
             lambda coco: coco['categories'].append({'id': 5, 'name': 'x'}),
@@ -222,7 +236,39 @@ def test_a_file_that_cannot_be_used_is_one_sentence(coco, build, change, sentenc
         build(coco)
 
 
+@pytest.mark.parametrize(
+    ('options', 'sentence'),
+    [
+        ({'metainfo': {'classes': 'round'}}, r"is the text 'round'.*classes=\('round',\)"),
+        ({'metainfo': {'classes': ('round', 'round')}}, "has 'round' more than once"),
+        ({'max_bad': 'ten'}, "`max_bad` must be a share from 0 to 1, found 'ten'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_one_sentence(coco, build, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(coco, **options)
+
+
+def test_an_image_with_an_address_but_no_file_name_is_left_out(coco, build):
+    coco['images'][3].pop('file_name')
+    coco['images'][3]['coco_url'] = 'http://images/train/3.png'
+    with pytest.raises(DataError, match='1 images without a file name'):
+        build(coco, bad_data='stop')
+    assert len(build(coco)) == 3
+
+
+def test_damaged_runs_are_named():
+    with pytest.raises(DataError, match="the runs 'hello world' are no mask of 64 x 64 pixels"):
+        decode_mask({'size': [64, 64], 'counts': 'hello world'}, 64, 64)
+
+
 def test_other_files_are_recognised(tmp_path, build):
+    with pytest.raises(DataError, match="holds 'None' instead of"):
+        build(None)
+    with pytest.raises(ValueError, match=r"must be dict\(img='FOLDER'\), found 'train'"):
+        CocoDataset(data_prefix='train')
+    with pytest.raises(DataError, match='has no `ann_file`'):
+        CocoDataset()
     with pytest.raises(DataError, match='is a list.*file of predictions'):
         build([{'image_id': 1}])
     (tmp_path / 'b.json').write_text('{"images": [')
