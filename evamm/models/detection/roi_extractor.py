@@ -20,6 +20,8 @@ class ViTDetRoIExtractor(SingleRoIExtractor):
         output_size: Side of the pooled maps.
         out_channels: Channels of the levels.
         featmap_strides: Strides of the levels, each twice the one before.
+        finest_scale: Root of the area, in pixels, below twice of which a box is looked at on the
+            first level. The official 56 belongs to a first stride of 4.
     """
 
     def __init__(
@@ -27,18 +29,21 @@ class ViTDetRoIExtractor(SingleRoIExtractor):
         output_size: int,
         out_channels: int = 256,
         featmap_strides: tuple[int, ...] = (4, 8, 16, 32),
+        finest_scale: int = 56,
     ) -> None:
         super().__init__(
             dict(type='RoIAlign', output_size=output_size, sampling_ratio=0),
             out_channels,
             list(featmap_strides),
+            finest_scale,
         )
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
         """Levels [N], counted from 0, of boxes [N, 5] (image, corners)."""
         width_height = rois[:, 3:] - rois[:, 1:3]
-        scale = width_height.prod(dim=1).sqrt() / 224
-        levels = torch.floor(2 + torch.log2(scale + 1e-8))  # 224 pixels: stride 16
+        # Relative to the official unit: a box of 224 pixels has stride 16, two levels up.
+        scale = width_height.prod(dim=1).sqrt() / (4 * self.finest_scale)
+        levels = torch.floor(2 + torch.log2(scale + 1e-8))
         return levels.clamp(0, num_levels - 1).long()
 
     def forward(

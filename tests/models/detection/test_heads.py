@@ -73,6 +73,8 @@ def test_levels_of_boxes() -> None:
     rois[:, 3], rois[:, 4] = sides * 2, sides / 2  # the square root of the area counts
     extractor = ViTDetRoIExtractor(7, out_channels=4)
     assert extractor.map_roi_levels(rois, 4).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    half = ViTDetRoIExtractor(7, out_channels=4, featmap_strides=(2, 4, 8, 16), finest_scale=28)
+    assert half.map_roi_levels(rois / 2, 4).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     rois[:, 3:] = torch.tensor([111.99999, 111.99999])  # mmdet's tolerance makes this level 1
     assert extractor.map_roi_levels(rois, 4).tolist() == [0] * len(sides)
 
