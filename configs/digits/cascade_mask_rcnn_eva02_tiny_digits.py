@@ -1,4 +1,13 @@
-"""A narrow EVA-02 finds digits in scenes where they overlap: boxes and masks."""
+"""A narrow EVA-02 finds digits in scenes where they overlap: boxes and masks.
+
+The official detector with the data set exchanged and the model made small: width 128, 4 blocks,
+8-pixel patches; heads of 32 channels. The trunk starts from eva02_mim_tiny_digits.py.
+Expected: box AP 68.6, mask AP 52.4 on 300 scenes of digits never seen in training; see
+    docs/en/digits_detection.md.
+Hardware: 2 CPU cores, about 10 minutes of processor time (0.56 s a step).
+Command: python tools/train.py configs/digits/cascade_mask_rcnn_eva02_tiny_digits.py
+Total batch: 1 process x 8 images = 8; 1060 steps are 8,480 images.
+"""
 
 _base_ = [
     '../_base_/models/cascade_mask_rcnn_eva.py',
@@ -83,11 +92,11 @@ optim_wrapper = dict(
     optimizer=dict(lr=2e-3, weight_decay=0.05),
     paramwise_cfg=dict(layer_decay_rate=1.0),
 )
-param_scheduler = dict(warmup_steps=80, milestones=[720, 900])
-train_cfg = dict(max_iters=1000, val_interval=500)
+param_scheduler = dict(warmup_steps=80, milestones=[850, 1000])
+train_cfg = dict(max_iters=1060, val_interval=530)
 auto_scale_lr = dict(base_batch_size=8)
 
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=500, save_best=None, max_keep_ckpts=1),
+    checkpoint=dict(interval=530, save_best=None, max_keep_ckpts=1),
 )

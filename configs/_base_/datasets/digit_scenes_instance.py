@@ -1,4 +1,4 @@
-"""Scenes of up to five digits that overlap, 96 pixels, with masks: 2,000 to train on, 300 to test.
+"""Scenes of up to four digits that overlap, 96 pixels, with masks: 2,000 to train on, 300 to test.
 
 Write them with: python tools/dataset_converters/digits.py data/digits --task detection
 """
