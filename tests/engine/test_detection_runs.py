@@ -11,7 +11,8 @@ from PIL import Image
 from torch import nn
 
 from evamm.datasets.checks import DataError
-from evamm.engine.runner.fit import _class_count, check_fit
+from evamm.engine.errors import ConfigError
+from evamm.engine.runner.fit import _check_mask_head, _class_count, check_fit
 
 SIDE = 64
 
@@ -212,3 +213,18 @@ def test_the_head_that_knows_classes_is_found_in_cascades_too(key):
     place.add_module(names[-1], nn.ModuleList([stage, nn.Module()]) if '.' in key else stage)
     assert _class_count(model) == (f'model.{key}', 7)
     assert _class_count(nn.Module()) == ('model.head', None)
+
+
+@pytest.mark.parametrize(
+    ('masks', 'agnostic', 'fits'), [(7, False, True), (6, True, True), (6, False, False)]
+)
+def test_masks_have_the_classes_of_the_boxes(masks, agnostic, fits):
+    model, roi_head, mask_head = nn.Module(), nn.Module(), nn.Module()
+    mask_head.num_classes, mask_head.class_agnostic = masks, agnostic
+    roi_head.add_module('mask_head', mask_head)
+    model.add_module('roi_head', roi_head)
+    if fits:
+        _check_mask_head(model, 'model.roi_head.bbox_head', 7)
+    else:
+        with pytest.raises(ConfigError, match='mask_head.num_classes is 6, but .* is 7'):
+            _check_mask_head(model, 'model.roi_head.bbox_head', 7)

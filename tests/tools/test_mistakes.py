@@ -303,6 +303,34 @@ def test_gpu_counts_of_the_scripts(count):
         assert f"GPUS must be a number of at least 1, found '{count}'" in done.stderr
 
 
+def test_a_dict_on_the_command_line(call, project, capsys):
+    with pytest.raises(SystemExit):
+        call('train', 'tiny.py', '--cfg-options', "model.head=dict(a=('b','c'))")
+    assert 'a dict cannot be given here' in capsys.readouterr().err
+
+
+def test_a_damaged_image_in_a_test(sentence, epoch):
+    Path('pictures/val/dark/0.png').write_bytes(b'no image')
+    changed = (
+        Path('tiny.py').read_text().replace("'LoadImageFromFile'", "'evamm.LoadImageFromFile'")
+    )
+    Path('tiny.py').write_text(changed)
+    found = sentence('test', 'tiny.py', epoch)
+    assert 'dark/0.png is not an image that can be decoded' in found
+
+
+@pytest.mark.parametrize('name', ['get_flops', 'plan_run'])
+def test_configs_for_tools_that_count(tool, project, capsys, monkeypatch, name):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / 'tools/analysis_tools')
+    module = tool(f'analysis_tools/{name}')
+    Path('wrong.py').write_text('1 / 0')
+    for path, words in (('gone.py', 'no config file at gone.py'), ('wrong.py', 'ZeroDivision')):
+        monkeypatch.setattr(sys, 'argv', [name, path])
+        assert module.main() == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith('error: ') and words in line
+
+
 def test_configs_without_a_run(sentence):
     Path('headless.py').write_text(
         "_base_ = 'tiny.py'\ntrain_dataloader = train_cfg = optim_wrapper = None\n"

@@ -13,9 +13,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from evamm.registry import MODELS  # isort: skip  (first: it makes the libraries importable)
-from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from evamm.apis.config import load_config
 from evamm.models.detector_flops import DETECTIONS, PROPOSALS, count_detector_macs
 from evamm.models.flops import count_macs, count_table_macs
 
@@ -58,7 +58,11 @@ def print_detector(model: torch.nn.Module, size: int, *, count: bool) -> int:
 
 def main() -> int:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
+    try:
+        cfg, _ = load_config(args.config)
+    except (OSError, ValueError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
     backbone = cfg.model.get('backbone', {})
     if backbone.get('type') != 'evamm.EVAViT':
         print(f'{args.config}: model.backbone is no evamm.EVAViT.', file=sys.stderr)
@@ -69,7 +73,11 @@ def main() -> int:
         return 1
     shape = (sides[0], sides[-1])
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
-        model = MODELS.build(cfg.model)
+        try:
+            model = MODELS.build(cfg.model)
+        except (KeyError, TypeError, ValueError) as error:
+            print(f'error: the model of {args.config} cannot be built: {error}', file=sys.stderr)
+            return 1
     params = sum(parameter.numel() for parameter in model.parameters())
     detector = 'roi_head' in cfg.model
     if detector:

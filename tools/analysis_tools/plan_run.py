@@ -22,6 +22,7 @@ from evamm.registry import MODELS  # isort: skip  (first: it makes the libraries
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from evamm.apis.config import load_config
 from evamm.models.clip_variants import CONTEXT_LENGTH as TEXT_TOKENS
 from evamm.models.clip_variants import TextArch
 from evamm.models.flops import count_macs
@@ -110,7 +111,7 @@ class Recipe:
         Raises:
             ValueError: The config says too little; the message names the key.
         """
-        cfg = Config.fromfile(path)
+        cfg, _ = load_config(path)
         backbone = cfg.model.get('backbone', {})
         if backbone.get('type') != 'evamm.EVAViT':
             raise ValueError(f'{path}: model.backbone is no evamm.EVAViT.')
@@ -351,8 +352,11 @@ def main() -> int:
         return int(bool(stale) and not args.write)
     try:
         recipe = Recipe.from_config(args.config, args.images)
-    except ValueError as error:
-        print(error, file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    if args.gpus < 1:
+        print(f'error: --gpus must be at least 1, found {args.gpus}', file=sys.stderr)
         return 1
     if recipe.total_batch % args.gpus:
         print(f'--gpus {args.gpus} does not divide the total batch {recipe.total_batch}.')

@@ -25,6 +25,10 @@ _TURNS = {
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
+class ImageDecodeError(OSError):
+    """A file is no image, or a damaged one; the message names it."""
+
+
 def decode_image(content: bytes, *, orientation: bool = False) -> np.ndarray:
     """Decode an image file of any format to 8-bit colour.
 
@@ -102,7 +106,8 @@ class LoadImageFromFile(BaseTransform):
     def transform(self, results: dict) -> dict:
         """
         Raises:
-            OSError: The file cannot be read or decoded; the message names it.
+            OSError: The file cannot be read.
+            ImageDecodeError: It cannot be decoded; the message names it.
         """
         if 'img' in results and 'img_path' not in results:
             return results
@@ -113,7 +118,9 @@ class LoadImageFromFile(BaseTransform):
         try:
             results['img'] = decode_image(content, orientation=self.orientation)
         except OSError as error:
-            raise OSError(f'{path} is not an image that can be decoded: {error}') from error
+            raise ImageDecodeError(
+                f'{path} is not an image that can be decoded: {error}'
+            ) from error
         results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
         return results
 

@@ -11,6 +11,7 @@ from mmengine.runner.base_loop import BaseLoop
 
 from evamm.datasets.checks import explain_loading
 from evamm.datasets.tokenizer import TokenizerUnavailableError
+from evamm.datasets.transforms.loading import ImageDecodeError
 
 # Part of the config that a method of the runner deals with
 _SETTINGS = {
@@ -78,8 +79,8 @@ def _is_runner(names: dict[str, Any]) -> bool:
 
 
 def _in_a_batch(error: Exception) -> str | None:
-    """Missing files and packages are a user's matter here; everything else is a bug."""
-    if not isinstance(error, (FileNotFoundError, TokenizerUnavailableError)):
+    """Missing or damaged files and missing packages are a user's matter; all else is a bug."""
+    if not isinstance(error, (FileNotFoundError, ImageDecodeError, TokenizerUnavailableError)):
         return None
     return f'while loading a batch: {own_words(error)}'
 

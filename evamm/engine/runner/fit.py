@@ -32,6 +32,7 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
     model = getattr(model, 'module', model)  # test-time augmentation is a wrapper too
     _check_widths(model, getattr(model, 'head', None))
     head, num_classes = _class_count(model)
+    _check_mask_head(model, head, num_classes)
     loops = {name: getattr(runner, f'{name}_loop') for name in parts}
     loaders = {name: loop.dataloader for name, loop in loops.items() if loop is not None}
     datasets = {
@@ -61,7 +62,7 @@ def _class_count(model: nn.Module) -> tuple[str, int | None]:
         if isinstance(head, nn.ModuleList) and len(head):  # one for every stage
             head = head[0]
         count = getattr(head, 'num_classes', None)
-        if isinstance(count, int) and count > 0:
+        if isinstance(count, int) and (count > 0 or key == 'roi_head.bbox_head'):
             return f'model.{key}', count
     return 'model.head', None
 
@@ -76,6 +77,21 @@ def _check_widths(model: nn.Module, head: nn.Module | None) -> None:
             f'model.head.in_channels is {expected}, but the vectors of model.backbone have {width} '
             f'entries: set model.head.in_channels={width}.'
         )
+
+
+def _check_mask_head(model: nn.Module, key: str, num_classes: int | None) -> None:
+    """Masks have the classes of the boxes; with fewer a batch fails, more are never trained."""
+    head = getattr(getattr(model, 'roi_head', None), 'mask_head', None)
+    heads = head if isinstance(head, nn.ModuleList) else [head]
+    for part in heads:
+        count = getattr(part, 'num_classes', None)
+        if getattr(part, 'class_agnostic', False) or None in (count, num_classes):
+            continue
+        if count != num_classes:
+            raise ConfigError(
+                f'model.roi_head.mask_head.num_classes is {count}, but {key}.num_classes is '
+                f'{num_classes}; both must be the number of classes of the data.'
+            )
 
 
 def _check_named_classes(model: nn.Module, key: str, dataset: Any) -> None:

@@ -53,7 +53,12 @@ class _Settings(DictAction):
         for value in values:
             if '=' not in value:
                 parser.error(f'{option_string} {value}: expected KEY=VALUE, such as a.b=1')
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except RecursionError:  # mmengine's parser knows lists and tuples only
+            parser.error(
+                f'{option_string}: a dict cannot be given here; name every key: a.b=1 a.c=2'
+            )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -118,6 +118,7 @@ class CocoMetric(BaseMetric):
                 logger='current',
                 level=logging.WARNING,
             )
+        self._compare_sizes(predictions, truth)
         missing = [result for result in predictions if result.runs is None]
         if 'segm' in self.metrics and missing:
             raise DataError(
@@ -133,6 +134,25 @@ class CocoMetric(BaseMetric):
             for iou_type in self.metrics:
                 found.update(self._evaluate(iou_type, predictions, truth))
         return found
+
+    def _compare_sizes(self, predictions: Sequence[ImagePredictions], truth: GroundTruth) -> None:
+        """Boxes in the pixels of another image match nothing; say so."""
+        stated = {image['id']: (image.get('height'), image.get('width')) for image in truth.images}
+        other = [
+            result
+            for result in predictions
+            if None not in stated[result.image_id] and result.size != stated[result.image_id]
+        ]
+        if other:
+            height, width = stated[other[0].image_id]
+            print_log(
+                f'{len(other)} of {len(predictions)} images are not of the size that '
+                f'{self.ann_file} states, such as {other[0].image_id!r}: {other[0].size[1]} x '
+                f'{other[0].size[0]} pixels instead of {width} x {height}. Their objects are in '
+                'other places, and the result is too low; correct the images or the file.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _evaluate(
         self, iou_type: str, predictions: Sequence[ImagePredictions], truth: GroundTruth

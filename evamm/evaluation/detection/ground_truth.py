@@ -64,7 +64,7 @@ class GroundTruth:
         self._rows = [
             row
             for row in data['annotations']
-            if row['image_id'] in known and row['category_id'] in wanted
+            if row.get('image_id') in known and row.get('category_id') in wanted
         ]
 
     def rows(self, iou_type: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from random_scenes import scenes
 
 from evamm.datasets.checks import DataError
-from evamm.evaluation.detection import CocoMetric, LVISMetric
+from evamm.evaluation.detection import CocoMetric, LVISMetric, coco_metric
 
 NAMES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR')
 
@@ -244,8 +244,25 @@ def test_what_does_not_fit_is_one_sentence(tmp_path):
         evaluated(CocoMetric(str(path), 'segm'), truth, samples)
     for entry in truth['categories']:
         del entry['frequency']
+    del truth['annotations'][0]['image_id']  # the data set leaves it out; no traceback here
     path.write_text(json.dumps(truth))
     with pytest.raises(DataError, match='no frequency'):
         evaluated(LVISMetric(str(path)), truth, samples)
     with pytest.raises(ValueError, match='must be of'):
         CocoMetric(str(path), 'proposal')
+
+
+def test_an_image_of_another_size_is_named(tmp_path, monkeypatch):
+    truth, samples = scenes(np.random.default_rng(3), images=3, classes=2)
+    path = tmp_path / 'truth.json'
+    said = []
+    monkeypatch.setattr(coco_metric, 'print_log', lambda text, **_: said.append(text))
+    path.write_text(json.dumps(truth))
+    evaluated(CocoMetric(str(path)), truth, samples)
+    assert not any('not of the size' in text for text in said)
+    truth['images'][1]['width'] += 5
+    path.write_text(json.dumps(truth))
+    evaluated(CocoMetric(str(path)), truth, samples)
+    number = truth['images'][1]['id']
+    words = f'1 of 3 images are not of the size that {path} states, such as {number}:'
+    assert sum(words in text for text in said) == 1
