@@ -86,6 +86,7 @@ class DetInferencer:
         self.model = build_for_inference(model, pretrained, device, img_size=img_size).eval()
         self.config: Config = self.model._config
         self.classes = tuple(classes) if classes is not None else class_names(self.model)
+        _check_classes(self.model, self.classes)
         scope = self.config.get('default_scope') or 'mmdet'
         with DefaultScope.overwrite_default_scope(scope):
             steps = [TRANSFORMS.build(step) for step in test_pipeline(self.config)]
@@ -153,6 +154,12 @@ class DetInferencer:
             raise ValueError("return_datasamples=True needs on_error='raise': no place for errors.")
         if ann_file is not None and (out_dir is None or no_save_pred):
             raise ValueError('ann_file is for the results in out_dir; give out_dir= too.')
+        if isinstance(score_thr, bool) or not isinstance(score_thr, (int, float)):
+            raise ValueError(f'score_thr must be a number from 0 to 1, found {score_thr!r}.')
+        if not (soft_nms is None or isinstance(soft_nms, (bool, dict))):
+            raise ValueError(f'soft_nms must be True, False, None or a dict, found {soft_nms!r}.')
+        if out_dir is not None and os.path.exists(out_dir) and not os.path.isdir(out_dir):
+            raise NotADirectoryError(f'out_dir {out_dir} is a file, not a folder; choose another.')
         if show:
             _check_display()
         sources = collect_images(inputs)
@@ -260,6 +267,7 @@ class DetInferencer:
             if soft.get('score_thr') is not None:
                 soft['score_thr'] = max(soft['score_thr'], least)
             settings.soft_nms = soft
+        head.check_test_cfg(settings)
         head.test_cfg = settings
         try:
             yield
@@ -329,6 +337,18 @@ def _cut(sample: Any, score_thr: float) -> Any:
     cut = sample.new()
     cut.pred_instances = found[order]
     return cut
+
+
+def _check_classes(model: BaseModel, classes: Sequence[str] | None) -> None:
+    """Names are found by the number of the class."""
+    head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    head = head[0] if isinstance(head, torch.nn.ModuleList) else head
+    count = getattr(head, 'num_classes', None)
+    if classes is not None and count is not None and len(classes) != count:
+        raise ValueError(
+            f'{len(classes)} names of classes are given ({", ".join(classes[:3])}, ...), but the '
+            f'model has {count} classes; give `classes` as many names.'
+        )
 
 
 def _check_display() -> None:

@@ -371,3 +371,22 @@ def test_a_file_of_the_authors(vitdet: evamm.DetInferencer, tmp_path: Path) -> N
     cat = Path(__file__).resolve().parents[2] / 'demo/cat.JPEG'
     again = evamm.DetInferencer(config, tmp_path / 'theirs.pth', classes=vitdet.classes)
     assert again(cat)['predictions'] == vitdet(cat)['predictions']
+
+
+def test_choices_that_cannot_be_used(vitdet: evamm.DetInferencer, tmp_path: Path) -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    before = vitdet.model.roi_head.test_cfg
+    for options, words in (
+        ({'maskness_thr': 2}, 'maskness_thr: expected None or a number between 0 and 1, found 2'),
+        ({'soft_nms': 'linear'}, "must be True, False, None or a dict, found 'linear'"),
+        ({'soft_nms': {'metod': 'linear'}}, 'soft_nms: expected None or a dict with method'),
+        ({'score_thr': 'low'}, "score_thr must be a number from 0 to 1, found 'low'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            vitdet(image, **options)
+    assert vitdet.model.roi_head.test_cfg is before
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(NotADirectoryError, match='is a file, not a folder'):
+        vitdet(image, out_dir=tmp_path / 'file')
+    with pytest.raises(ValueError, match='names of classes are given'):
+        evamm.DetInferencer(vitdet.model, classes=['one'])

@@ -1,12 +1,15 @@
 """From scored boxes to detections."""
 
+from collections.abc import Mapping
+from inspect import signature
+
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .boxes import clip_boxes
 from .nms import class_wise_nms
-from .soft_nms import soft_nms
+from .soft_nms import METHODS, soft_nms
 
 
 def select_detections(
@@ -45,6 +48,34 @@ def select_detections(
             kept = kept[: cfg.max_per_img]
         scores = scores[kept]
     return InstanceData(bboxes=boxes[kept], scores=scores, labels=label[kept])
+
+
+def check_test_cfg(cfg: Mapping) -> None:
+    """Looks for settings that would fail in the first batch, or give nothing without a word.
+
+    Raises:
+        ValueError: Names the key, what is expected and what was found.
+    """
+
+    def check(condition: bool, key: str, expected: str) -> None:
+        if not condition:
+            raise ValueError(f'test_cfg.rcnn.{key}: expected {expected}, found {cfg.get(key)!r}.')
+
+    share = (int, float)
+    threshold = cfg.get('score_thr', 0.0)
+    check(isinstance(threshold, share) and threshold <= 1, 'score_thr', 'a number up to 1')
+    threshold = cfg.get('maskness_thr')
+    known = isinstance(threshold, share) and not isinstance(threshold, bool) and 0 < threshold < 1
+    check(threshold is None or known, 'maskness_thr', 'None or a number between 0 and 1')
+    soft = cfg.get('soft_nms')
+    names = (*list(signature(soft_nms).parameters)[3:], 'score_thr')
+    check(
+        soft is None or (isinstance(soft, Mapping) and set(soft) <= set(names)),
+        'soft_nms',
+        f'None or a dict with {", ".join(names)}',
+    )
+    method = (soft or {}).get('method', METHODS[0])
+    check(method in METHODS, 'soft_nms', f'a method of {METHODS}')
 
 
 def maskness(probabilities: Tensor, threshold: float) -> Tensor:

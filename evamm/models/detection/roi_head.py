@@ -22,7 +22,7 @@ from .candidates import (
     match_candidates,
     sample_candidates,
 )
-from .detections import maskness, select_detections
+from .detections import check_test_cfg, maskness, select_detections
 from .mask_head import mask_targets, paste_masks
 from .precision import head_inputs, head_precision
 
@@ -75,6 +75,8 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
         init_cfg: mmengine's.
     """
 
+    check_test_cfg = staticmethod(check_test_cfg)
+
     def __init__(
         self,
         num_stages: int = 3,
@@ -88,6 +90,8 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
         test_cfg: ConfigDict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        if test_cfg is not None:
+            check_test_cfg(test_cfg)
         if isinstance(bbox_head, dict):
             coders = [
                 dict(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .nms import shift_classes
 
-_METHODS = ('linear', 'gaussian')
+METHODS = ('linear', 'gaussian')
 _CHECK_EVERY = 16  # rounds between looking whether a box is left, which waits for the device
 
 
@@ -42,8 +42,8 @@ def soft_nms(
     Raises:
         ValueError: If the method is unknown.
     """
-    if method not in _METHODS:
-        raise ValueError(f'soft_nms: method={method!r} is unknown; use one of {_METHODS}.')
+    if method not in METHODS:
+        raise ValueError(f'soft_nms: method={method!r} is unknown; use one of {METHODS}.')
     if not len(boxes):
         return scores, labels
     best = torch.zeros_like(scores, dtype=torch.bool)

@@ -7,7 +7,7 @@ from torch import Tensor
 pytest.importorskip('mmdet')
 
 from evamm.models.detection import nms as nms_module
-from evamm.models.detection.detections import maskness
+from evamm.models.detection.detections import check_test_cfg, maskness
 from evamm.models.detection.nms import class_wise_nms, shift_classes
 from evamm.models.detection.soft_nms import soft_nms
 
@@ -76,3 +76,25 @@ def test_many_boxes_are_worked_off_class_by_class(monkeypatch: pytest.MonkeyPatc
 def test_maskness_is_the_mean_above_the_threshold() -> None:
     masks = torch.tensor([[[0.9, 0.7], [0.5, 0.1]], [[0.5, 0.4], [0.0, 0.2]]])
     assert maskness(masks, 0.5).tolist() == pytest.approx([0.8, 0.0])
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'score_thr': 2},
+        {'score_thr': 'low'},
+        {'maskness_thr': 2},
+        {'maskness_thr': True},
+        {'maskness_thr': 'high'},
+        {'soft_nms': True},
+        {'soft_nms': 'linear'},
+        {'soft_nms': {'metod': 'linear'}},
+        {'soft_nms': {'method': 'foo'}},
+    ],
+)
+def test_settings_of_the_test_that_cannot_be_used(settings):
+    good = {'score_thr': 0.05, 'maskness_thr': 0.5, 'soft_nms': {'method': 'linear', 'sigma': 0.5}}
+    check_test_cfg(good)
+    (key,) = settings
+    with pytest.raises(ValueError, match=f'test_cfg.rcnn.{key}: expected .*, found'):
+        check_test_cfg({**good, **settings})
