@@ -33,7 +33,7 @@ cycle: $(VENV)/.installed  ## EVA in small: CLIP, pre-training, few labels, a se
 	@$(VENV)/bin/python tools/eva_cycle.py
 
 test: lint  ## all checks and the whole test suite
-	@$(VENV)/bin/python -m pytest
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed  ## style, import floors and metafiles
 	@$(VENV)/bin/ruff check .
