@@ -202,6 +202,8 @@ class CocoMetric(BaseMetric):
         for row in rows:
             row.pop('area', None)
             if iou_type == 'segm':
+                # pycocotools would take the areas of boxes for those of masks.
+                row.pop('bbox')
                 row['segmentation']['counts'] = row['segmentation']['counts'].decode()
         path = f'{self.outfile_prefix}.{iou_type}.json'
         fileio.put_text(json.dumps(rows), path, backend_args=self.backend_args)

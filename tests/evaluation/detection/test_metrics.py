@@ -29,9 +29,6 @@ def evaluated(metric, truth, samples):
 def by_pycocotools(path, predictions, iou_type, max_dets=100):
     """What pycocotools says about a file of predictions."""
     rows = json.loads(predictions.read_text())
-    if iou_type == 'segm':
-        for row in rows:  # with boxes, areas would be those of the boxes
-            del row['bbox']
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(path)
         evaluation = COCOeval(truth, truth.loadRes(rows), iou_type)
@@ -200,14 +197,16 @@ def test_predictions_can_be_written_where_there_are_no_annotations(tmp_path):
     path = tmp_path / 'truth.json'
     path.write_text(json.dumps({**truth, 'annotations': []}))
     prefix = tmp_path / 'found'
-    metric = CocoMetric(str(path), ['segm'], format_only=True, outfile_prefix=str(prefix))
+    metric = CocoMetric(str(path), ['bbox', 'segm'], format_only=True, outfile_prefix=str(prefix))
     assert evaluated(metric, truth, samples) == {}
     rows = json.loads((tmp_path / 'found.segm.json').read_text())
     assert len(rows) == sum(len(sample['pred_instances']['labels']) for sample in samples)
+    assert set(rows[0]) == {'image_id', 'category_id', 'score', 'segmentation'}
+    rows = json.loads((tmp_path / 'found.bbox.json').read_text())
     boxes = torch.cat([sample['pred_instances']['bboxes'] for sample in samples]).double()
     boxes[:, 2:] -= boxes[:, :2]
     assert [row['bbox'] for row in rows] == boxes.tolist()
-    assert set(rows[0]) == {'image_id', 'category_id', 'bbox', 'score', 'segmentation'}
+    assert set(rows[0]) == {'image_id', 'category_id', 'bbox', 'score'}
     # No detection at all is a result too.
     empty = [{**sample, 'pred_instances': _nothing()} for sample in samples]
     path.write_text(json.dumps(truth))
