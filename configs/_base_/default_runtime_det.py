@@ -14,7 +14,6 @@ visualizer = dict(
     _delete_=True,
     type='DetLocalVisualizer',
     vis_backends=[dict(type='LocalVisBackend')],
-    name='visualizer',
 )
 
 # Every process drops other residual branches and draws other sizes and samples.

@@ -1,7 +1,7 @@
 """cascade_mask_rcnn_eva02_tiny_digits.py, tested with soft-NMS in place of NMS.
 
 Command: python tools/test.py configs/digits/cascade_mask_rcnn_eva02_tiny_digits_soft_nms.py \
-    work_dirs/cascade_mask_rcnn_eva02_tiny_digits/iter_1060.pth
+    work_dirs/cascade_mask_rcnn_eva02_tiny_digits/iter_2300.pth
 """
 
 _base_ = './cascade_mask_rcnn_eva02_tiny_digits.py'

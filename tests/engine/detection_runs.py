@@ -20,12 +20,17 @@ def config(data: Path, work_dir: Path, **keys: object) -> Config:
     backbone = cfg.model.backbone
     backbone.pop('init_cfg')
     backbone.update(
-        arch=dict(embed_dims=32, depth=2, num_heads=2), window_blocks=[0], drop_path_rate=0.2
+        arch=dict(embed_dims=32, depth=2, num_heads=2),
+        img_size=96,
+        window_blocks=[0],
+        drop_path_rate=0.2,
     )
+    cfg.model.data_preprocessor.pad_size = 96
     cfg.model.neck.in_channels = 32
     loader = cfg.train_dataloader
     loader.update(batch_size=2, num_workers=0, persistent_workers=False, pin_memory=False)
     loader.dataset.data_root = str(data / 'detection')
+    loader.dataset.pipeline[2].size = 96
     for part in ('val', 'test'):
         for key in ('dataloader', 'evaluator', 'cfg'):
             cfg[f'{part}_{key}'] = None

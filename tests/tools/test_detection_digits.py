@@ -33,6 +33,9 @@ def test_train_resume_test_and_choose_a_preset(call, shapes):
     options = ['--cfg-options', 'model.backbone.init_cfg=None', 'model.backbone.arch.depth=2']
     options += ['model.backbone.window_blocks=[0]', 'model.train_cfg.rcnn.0.sampler.num=16']
     options += ['model.test_cfg.rpn.max_per_img=40']
+    options += ['model.data_preprocessor.pad_size=96', 'model.backbone.img_size=96']
+    sizes = dict(zip(loaders, (2, 1, 1), strict=True))  # place of the transform with a size
+    options += [f'{loader}.dataset.pipeline.{at}.size=96' for loader, at in sizes.items()]
     options += [f'{loader}.{key}' for loader in loaders
                 for key in ('num_workers=0', 'persistent_workers=False')]  # fmt: skip
     train = [*options, 'train_dataloader.batch_size=4', 'optim_wrapper.optimizer.lr=2e-3']

@@ -1,4 +1,6 @@
-"""Scenes of up to four digits that overlap, 96 pixels, with masks: 2,000 to train on, 300 to test.
+"""Scenes of up to four digits that overlap, with masks: 2,000 to train on, 300 to test.
+
+They have 96 pixels and are shown at 192: their strokes are thinner than a patch.
 
 Write them with: python tools/dataset_converters/digits.py data/digits --task detection
 """
@@ -10,13 +12,13 @@ train_pipeline = [
     dict(type='evamm.LoadImageFromFile'),
     dict(type='evamm.LoadDetAnnotations', with_mask=True),
     # Digits have no mirror image, and small ones cannot be read.
-    dict(type='evamm.LargeScaleJitter', size=96, scale_range=(0.75, 1.35), recompute_boxes=True),
+    dict(type='evamm.LargeScaleJitter', size=192, scale_range=(0.75, 1.35), recompute_boxes=True),
     dict(type='PackDetInputs'),
 ]
 
 test_pipeline = [
     dict(type='evamm.LoadImageFromFile'),
-    dict(type='evamm.ResizeLongestEdge', size=96, backend='pillow'),
+    dict(type='evamm.ResizeLongestEdge', size=192, backend='pillow'),
     dict(
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
@@ -24,7 +26,7 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
