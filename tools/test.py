@@ -122,7 +122,7 @@ def main() -> None:
     compat.require_scope(cfg.get('default_scope'))
     apply_arguments(cfg, args)
     preflight.check_datasets(cfg, ('test_dataloader',))
-    preflight.check_weights(cfg)
+    preflight.check_weights(cfg, start=False)
     runner = launch.build_runner(cfg)
     check_fit(runner, ('test',))
     if args.out is not None and args.out_item == 'pred':

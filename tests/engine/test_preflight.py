@@ -96,3 +96,12 @@ def test_weights():
         check_weights({'model': model})
     with pytest.raises(WeightsNotFoundError, match=r'^load_from: '):
         check_weights({'model': {}, 'load_from': 'gone.pth'})
+
+
+def test_a_test_needs_no_weights_to_start_from_but_those_of_a_teacher():
+    gone = {'init_cfg': {'type': 'Pretrained', 'checkpoint': 'gone.pth'}}
+    check_weights({'model': {'backbone': gone}}, start=False)
+    with pytest.raises(WeightsNotFoundError, match=r'^model.teacher.init_cfg.checkpoint: '):
+        check_weights({'model': {'backbone': gone, 'teacher': gone}}, start=False)
+    with pytest.raises(WeightsNotFoundError, match=r'^load_from: '):
+        check_weights({'model': {'backbone': gone}, 'load_from': 'gone.pth'}, start=False)

@@ -130,13 +130,22 @@ def _pretrained(cfg: object, key: str) -> Iterator[tuple[str, str]]:
             yield from _pretrained(value, f'{key}.{index}')
 
 
-def check_weights(cfg: Mapping) -> None:
+def check_weights(cfg: Mapping, *, start: bool = True) -> None:
     """Make sure that every local checkpoint a config names exists.
+
+    Args:
+        cfg: Config of a run.
+        start: Whether the model starts from `init_cfg`. A test takes all weights from its
+            checkpoint, but those of a teacher, which are in none.
 
     Raises:
         WeightsNotFoundError: Names the key and the file.
     """
-    named = list(_pretrained(cfg.get('model'), 'model'))
+    named = [
+        (key, path)
+        for key, path in _pretrained(cfg.get('model'), 'model')
+        if start or key.startswith('model.teacher.')
+    ]
     if cfg.get('load_from'):
         # A run that several processes have saved together is a folder.
         named.append(('--resume' if cfg.get('resume') else 'load_from', str(cfg['load_from'])))
