@@ -127,6 +127,7 @@ def test_runs_in_double_precision():
 
 
 def test_compiles_without_graph_breaks(monkeypatch):
+    torch.compiler.reset()  # an image size that another test compiled would make sizes symbols
     monkeypatch.setattr(relative_position, '_MAX_MATRIX', 9)  # a matrix in windows only
     arch = dict(EVA01, depth=2)
     model = build(arch, window_blocks=[0], relative_position_resize='geometric').eval()
