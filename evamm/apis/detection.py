@@ -27,6 +27,7 @@ from evamm.apis.loader import load_batches
 from evamm.apis.model import class_names, is_detector
 from evamm.apis.model_index import list_models
 from evamm.apis.transforms import test_pipeline
+from evamm.engine.runner.predictions import code_masks
 from evamm.registry import MODELS, TRANSFORMS
 
 # What the published figures of the best systems were measured with (COCO).
@@ -288,7 +289,7 @@ class DetInferencer:
         if self.classes is not None:
             entry['names'] = [self.classes[label] for label in entry['labels']]
         if 'masks' in found:
-            entry['masks'] = encode_masks(found.masks)
+            entry['masks'] = code_masks(found.masks)
         return entry
 
     def _draw(
@@ -312,21 +313,6 @@ class DetInferencer:
         """Names of the models of evamm with published figures of boxes or masks."""
         tasks = ('Object Detection', 'Instance Segmentation')
         return sorted({name for task in tasks for name in list_models(pattern, task=task)})
-
-
-def encode_masks(masks: torch.Tensor | np.ndarray) -> list[dict[str, Any]]:
-    """Masks as COCO run-length codes that JSON can hold.
-
-    Args:
-        masks: bool [N, H, W].
-    """
-    from pycocotools import mask as rle
-
-    codes = []
-    for mask in np.asarray(masks):
-        code = rle.encode(np.asfortranarray(mask, np.uint8))
-        codes.append({'size': list(code['size']), 'counts': code['counts'].decode()})
-    return codes
 
 
 def _cut(sample: Any, score_thr: float) -> Any:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,11 +87,22 @@ def _with_coded_masks(sample: dict) -> dict:
     found = sample.get('pred_instances')
     if not isinstance(found, Mapping) or not isinstance(found.get('masks'), torch.Tensor):
         return sample
+    return {**sample, 'pred_instances': {**found, 'masks': code_masks(found['masks'].cpu())}}
+
+
+def code_masks(masks: torch.Tensor | np.ndarray) -> list[dict[str, Any]]:
+    """Masks as COCO run-length codes that JSON can hold.
+
+    Args:
+        masks: bool [N, H, W], on the CPU.
+    """
     from pycocotools import mask as rle
 
-    codes = [rle.encode(np.asfortranarray(mask.cpu(), np.uint8)) for mask in found['masks']]
-    codes = [{'size': code['size'], 'counts': code['counts'].decode()} for code in codes]
-    return {**sample, 'pred_instances': {**found, 'masks': codes}}
+    codes = []
+    for mask in np.asarray(masks):
+        code = rle.encode(np.asfortranarray(mask, np.uint8))
+        codes.append({'size': list(code['size']), 'counts': code['counts'].decode()})
+    return codes
 
 
 def _to_cpu(value: object) -> object:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from evamm.registry import MODELS
 
+from ..layers import scale_grad
 from .boxes import clip_boxes, image_sizes, nonempty
 from .candidates import (
     Candidates,
@@ -29,19 +30,6 @@ from .precision import head_inputs, head_precision
 # Masks predicted at a time: with Soft-NMS there may be thousands in an image.
 _MASKS = 512
 _STAGE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the first stage; the others: twice, three times
-
-
-class _ScaleGradient(torch.autograd.Function):
-    """Identity, with the gradient times a factor."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.factor, None
 
 
 @MODELS.register_module()
@@ -199,7 +187,7 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
         extractor = self.bbox_roi_extractor[stage]
         features = extractor(x[: extractor.num_inputs], rois)
         if scale_gradient:
-            features = _ScaleGradient.apply(features, 1 / self.num_stages)
+            features = scale_grad(features, 1 / self.num_stages)
         return self.bbox_head[stage](features)
 
     def _mask_outputs(

@@ -7,6 +7,7 @@ from .ffn import MLP, SwiGLU
 from .norm import LayerNorm, LayerNorm2d
 from .patch_embed import PatchEmbed
 from .rope import apply_rope, rope_table
+from .scale_grad import scale_grad
 from .window import window_partition, window_unpartition
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     'apply_rope',
     'draw_drop_path',
     'rope_table',
+    'scale_grad',
     'window_partition',
     'window_unpartition',
 ]

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from evamm.registry import MODELS
 
-from .gather import at_least_float32, gather_features, scale_grad
+from ..layers import scale_grad
+from .gather import at_least_float32, gather_features
 
 
 @MODELS.register_module()

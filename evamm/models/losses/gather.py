@@ -49,22 +49,6 @@ def gather_features(*features: Tensor, with_grad: bool) -> tuple[Tensor, ...]:
     return stacked.unbind(dim=1)
 
 
-class _ScaleGrad(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.factor, None
-
-
-def scale_grad(x: Tensor, factor: float) -> Tensor:
-    """``x`` itself, whose gradient is multiplied by ``factor``."""
-    return _ScaleGrad.apply(x, factor)
-
-
 def at_least_float32(x: Tensor) -> Tensor:
     """``x`` in float32, or in its own precision if that is higher."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -9,25 +9,12 @@ from evamm.engine.errors import ConfigError
 from evamm.registry import MODELS
 
 from ..heads import CLIPTargetHead
-from ..layers import LayerNorm
+from ..layers import LayerNorm, scale_grad
 from ..teachers import Teacher
 from .base import MaskedPretrainer
 from .masked_tokens import MaskedTokens
 
 LOSS_ON = ('masked', 'all')
-
-
-class _ScaleGradient(torch.autograd.Function):
-    """The identity, with a gradient that is smaller."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.factor, None
 
 
 class _PatchGradientScale:
@@ -38,7 +25,7 @@ class _PatchGradientScale:
 
     def __call__(self, module: nn.Module, args: tuple, out: tuple) -> tuple:
         tokens, grid = out
-        return _ScaleGradient.apply(tokens, self.factor), grid
+        return scale_grad(tokens, self.factor), grid
 
 
 class _BlockHead(nn.Module):
