@@ -252,7 +252,11 @@ class Annotations:
         return instances
 
     def count_repeated_ids(self) -> None:
-        """Note annotations that share their id; evaluation would take them for one."""
+        """Note annotations that share their id; they stay, as in pycocotools' `imgToAnns`.
+
+        Nothing here goes by ids, the evaluation neither. pycocotools' own evaluation does: it
+        takes the last of them in place of each.
+        """
         ids = _column(self._rows, 'id')
         unique = set(ids)
         if None not in unique and len(unique) == len(ids):
@@ -260,15 +264,20 @@ class Annotations:
         seen = set()
         for row, number in zip(self._rows, ids):
             if number is None or number in seen:
-                self._reject('annotations without an id of their own', row)
+                self._bad.add('kept', 'annotations without an id of their own', _place(row))
             seen.add(number)
 
     def _reject(self, problem: str, row: Any, image: Image | None = None) -> None:
         def where() -> str:
-            text = f'annotation {_value(row, "id")} of image {_value(row, "image_id")}'
+            text = _place(row)
             return text if image is None else f'{text}, {os.path.basename(image.path)}'
 
         self._bad.add('annotations', problem, where)
+
+
+def _place(row: Any) -> str:
+    """Which annotation it is, in words."""
+    return f'annotation {_value(row, "id")} of image {_value(row, "image_id")}'
 
 
 def _value(row: Any, key: str) -> Any:

@@ -17,7 +17,7 @@ class BadData:
     Args:
         source: Name of the file.
         choice: 'skip' leaves out what cannot be used; 'stop' allows no problem.
-        limit: Largest share of annotations, or of images, that may be skipped; one always may.
+        limit: Largest share of annotations, or of images, that may be bad; one always may.
     """
 
     def __init__(self, source: str, choice: str = 'skip', limit: float = 0.01) -> None:
@@ -26,14 +26,17 @@ class BadData:
         self.source = source
         self.choice = choice
         self.limit = limit
-        self.counts: dict[str, dict[str, int]] = {'annotations': {}, 'images': {}}
+        self.counts: dict[str, dict[str, int]] = {
+            of: {} for of in ('annotations', 'images', 'kept')
+        }
         self._examples: dict[str, list[str]] = {}
 
     def add(self, of: str, problem: str, where: object) -> None:
         """Note a problem.
 
         Args:
-            of: 'annotations' or 'images'.
+            of: 'annotations' or 'images', which are left out, or 'kept' for annotations that can
+                be used all the same.
             problem: A noun phrase, such as 'boxes without area'.
             where: An example in words, or a function that gives them.
         """
@@ -44,18 +47,20 @@ class BadData:
             examples.append(where() if callable(where) else str(where))
 
     def summary(self, annotations: int, images: int) -> str:
-        """One sentence with all counts and examples; empty if nothing is wrong."""
-        parts = []
-        for of, total in (('annotations', annotations), ('images', images)):
-            counts = self.counts[of]
-            if counts:
-                shown = '; '.join(
-                    f'{count} {problem} ({", ".join(self._examples[problem])}'
-                    f'{", ..." if count > len(self._examples[problem]) else ""})'
-                    for problem, count in counts.items()
-                )
-                parts.append(f'{sum(counts.values())} of {total} {of} cannot be used: {shown}')
+        """One sentence with all counts and examples; empty if everything can be used."""
+        parts = [
+            f'{sum(counts.values())} of {total} {of} cannot be used: {self._listed(of)}'
+            for of, total in (('annotations', annotations), ('images', images))
+            if (counts := self.counts[of])
+        ]
         return f'{self.source}: {". ".join(parts)}.' if parts else ''
+
+    def _listed(self, of: str) -> str:
+        return '; '.join(
+            f'{count} {problem} ({", ".join(self._examples[problem])}'
+            f'{", ..." if count > len(self._examples[problem]) else ""})'
+            for problem, count in self.counts[of].items()
+        )
 
     def conclude(self, annotations: int, images: int) -> None:
         """Report what was found.
@@ -67,19 +72,21 @@ class BadData:
         Raises:
             DataError: There are problems, and none or fewer are allowed.
         """
-        summary = self.summary(annotations, images)
-        if not summary:
-            return
-        if self.choice == 'stop':
+        left_out = self.summary(annotations, images)
+        kept = f'{self.source}: {self._listed("kept")}.' if self.counts['kept'] else ''
+        found = ' '.join(filter(None, (left_out, kept)))
+        if self.choice == 'stop' and found:
+            deed = 'leave them out' if left_out else 'keep them'
             raise DataError(
-                f'{summary} Correct the file, or set bad_data="skip" of the data set to leave '
-                'them out.'
+                f'{found} Correct the file, or set bad_data="skip" of the data set to {deed}.'
             )
-        for of, total in (('annotations', annotations), ('images', images)):
-            found = sum(self.counts[of].values())
-            if found > max(1, self.limit * total):
+        for of, total in (('annotations', annotations), ('images', images), ('kept', annotations)):
+            if sum(self.counts[of].values()) > max(1, self.limit * total):
+                of = 'annotations' if of == 'kept' else of
                 raise DataError(
-                    f'{summary} That is more than max_bad={self.limit:g} of the {of}, which the '
-                    'data set may leave out; correct the file, or allow more.'
+                    f'{found} That is more than max_bad={self.limit:g} of the {of}; correct the '
+                    'file, or allow more.'
                 )
-        print_log(f'{summary} They are left out.', logger='current', level=logging.WARNING)
+        for text, deed in ((left_out, 'left out'), (kept, 'kept')):
+            if text:
+                print_log(f'{text} They are {deed}.', logger='current', level=logging.WARNING)

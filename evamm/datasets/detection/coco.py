@@ -32,7 +32,8 @@ class CocoDataset(datasets.CocoDataset):
     What mmdet drops or misreads without a word is counted and reported: annotations without area,
     outside of their image, of unknown images or categories, with masks that cannot be read;
     images that are listed twice or do not exist. Images whose size is not the stated one are
-    found when they are loaded, and replaced by others like damaged ones.
+    found when they are loaded, and replaced by others like damaged ones. Annotations that share
+    their id are counted, reported and kept.
 
     Boxes narrower than a pixel are kept, as in detectron2. Labels follow the order of
     `metainfo.classes` (mmdet's follow the order of the file). Categories that are none of the
@@ -46,7 +47,7 @@ class CocoDataset(datasets.CocoDataset):
         filter_cfg: `filter_empty_gt=True` leaves out training images without an instance that is
             no crowd; `min_size` those with a shorter side.
         bad_data: 'skip' leaves out and counts what cannot be used; 'stop' allows nothing.
-        max_bad: Largest share of the annotations, or of the images, that may be skipped.
+        max_bad: Largest share of the annotations, or of the images, that may be bad.
         check_files: Look whether the images exist (one listing of every folder).
         pipeline: Transforms.
         test_mode: Keep every image.

@@ -16,6 +16,7 @@ from evamm.datasets.detection import (
     LoadDetAnnotations,
     LVISV1Dataset,
     Objects365V2Dataset,
+    bad_data,
 )
 from evamm.datasets.detection import coco as coco_module
 from evamm.datasets.detection.loading import decode_mask
@@ -178,12 +179,35 @@ def test_annotations_with_an_ignore_flag_are_left_out_in_silence(coco, build):
     assert sum(len(dataset.get_data_info(index)['instances']) for index in range(4)) == 20
 
 
-def test_repeated_ids_are_noted_and_both_annotations_stay(coco, build):
-    coco['annotations'][1]['id'] = coco['annotations'][0]['id']
-    with pytest.raises(DataError, match='1 annotations without an id of their own'):
+def test_repeated_ids_are_noted_and_both_annotations_stay(coco, build, monkeypatch):
+    said = []
+    monkeypatch.setattr(bad_data, 'print_log', lambda text, **_: said.append(text))
+
+    def count(**options):
+        dataset = build(coco, **options)
+        return sum(len(dataset.get_data_info(index)['instances']) for index in range(4))
+
+    first, second, third = coco['annotations'][:3]
+    second['id'] = first['id']
+    noted = f'1 annotations without an id of their own (annotation {first["id"]} of image 23).'
+    assert count() == 21
+    (text,) = said
+    assert text.endswith(f'a.json: {noted} They are kept.')
+    with pytest.raises(DataError) as error:
         build(coco, bad_data='stop')
-    total = sum(len(build(coco).get_data_info(index)['instances']) for index in range(4))
-    assert total == 21
+    assert f'{noted} Correct the file, or' in str(error.value)
+    assert str(error.value).endswith('to keep them.')
+    third['bbox'] = [3, 4, 0, 5]
+    said.clear()
+    assert count() == 20
+    assert [text[text.rindex('They') :] for text in said] == [
+        'They are left out.',
+        'They are kept.',
+    ]
+    assert 'a.json: 1 of 21 annotations cannot be used: 1 boxes without area' in said[0]
+    third.pop('id')
+    with pytest.raises(DataError, match=r'2 annotations without an id.*more than max_bad=0.01 of'):
+        build(coco)
 
 
 def test_bad_images_are_named_or_left_out(coco, build, tmp_path):
