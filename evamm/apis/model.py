@@ -20,6 +20,7 @@ from evamm.apis.model_index import ModelEntry, prefers_averaged
 from evamm.apis.transforms import set_img_size
 from evamm.checkpoints import LoadReport, load_checkpoint
 from evamm.checkpoints.errors import abbreviate
+from evamm.engine.runner.parts import check_parts
 
 _logger = logging.getLogger('evamm')
 
@@ -67,7 +68,8 @@ def get_model(
         says what became of every tensor of the checkpoint; None without one.
 
     Raises:
-        ValueError: Unknown name or device, or no weights are known for `pretrained=True`.
+        ValueError: Unknown name or device, no weights are known for `pretrained=True`, or two parts
+            of the model do not fit.
         CheckpointError: The checkpoint cannot be read or does not fit.
 
     Example:
@@ -100,6 +102,7 @@ def get_model(
         raise ValueError("device='meta' holds no weights; use it with pretrained=False.")
     with _quiet_mmengine():
         built = _build(config, on_meta=on_meta)
+        check_parts(built)
         if not on_meta:
             _init_weights(built, with_trunk=weights is None)
     meta: dict[str, Any] = {}

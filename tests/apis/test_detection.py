@@ -1,7 +1,9 @@
 """evamm.DetInferencer: the same objects as mmdet's own inference, as plain data and files."""
 
+import copy
 import json
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -390,3 +392,11 @@ def test_choices_that_cannot_be_used(vitdet: evamm.DetInferencer, tmp_path: Path
         vitdet(image, out_dir=tmp_path / 'file')
     with pytest.raises(ValueError, match='names of classes are given'):
         evamm.DetInferencer(vitdet.model, classes=['one'])
+
+
+@pytest.mark.parametrize('tool', [evamm.get_model, evamm.DetInferencer])
+def test_parts_that_do_not_fit(vitdet: evamm.DetInferencer, tool: Callable) -> None:
+    config = copy.deepcopy(vitdet.config)
+    config.model.neck.in_channels = 768
+    with pytest.raises(ValueError, match=r'model\.neck\.in_channels is 768.* of 32 channels'):
+        tool(config, False)

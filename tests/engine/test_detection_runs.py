@@ -12,7 +12,8 @@ from torch import nn
 
 from evamm.datasets.checks import DataError
 from evamm.engine.errors import ConfigError
-from evamm.engine.runner.fit import _check_mask_head, _class_count, check_fit
+from evamm.engine.runner.fit import check_fit
+from evamm.engine.runner.parts import check_parts, class_count
 
 SIDE = 64
 
@@ -211,20 +212,21 @@ def test_the_head_that_knows_classes_is_found_in_cascades_too(key):
     stage = nn.Module()
     stage.num_classes = 7
     place.add_module(names[-1], nn.ModuleList([stage, nn.Module()]) if '.' in key else stage)
-    assert _class_count(model) == (f'model.{key}', 7)
-    assert _class_count(nn.Module()) == ('model.head', None)
+    assert class_count(model) == (f'model.{key}', 7)
+    assert class_count(nn.Module()) == ('model.head', None)
 
 
 @pytest.mark.parametrize(
     ('masks', 'agnostic', 'fits'), [(7, False, True), (6, True, True), (6, False, False)]
 )
 def test_masks_have_the_classes_of_the_boxes(masks, agnostic, fits):
-    model, roi_head, mask_head = nn.Module(), nn.Module(), nn.Module()
-    mask_head.num_classes, mask_head.class_agnostic = masks, agnostic
-    roi_head.add_module('mask_head', mask_head)
-    model.add_module('roi_head', roi_head)
+    model, roi_head = nn.Module(), nn.Module()
+    roi_head.bbox_head, roi_head.mask_head = nn.Module(), nn.Module()
+    roi_head.bbox_head.num_classes = 7
+    roi_head.mask_head.num_classes, roi_head.mask_head.class_agnostic = masks, agnostic
+    model.roi_head = roi_head
     if fits:
-        _check_mask_head(model, 'model.roi_head.bbox_head', 7)
+        check_parts(model)
     else:
         with pytest.raises(ConfigError, match='mask_head.num_classes is 6, but .* is 7'):
-            _check_mask_head(model, 'model.roi_head.bbox_head', 7)
+            check_parts(model)

@@ -1,4 +1,4 @@
-"""tools/test.py with a detector: pictures and predictions."""
+"""The tools with a detector: pictures and predictions, and mistakes."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,18 @@ from evamm.checkpoints import write_checkpoint
 REPO = Path(__file__).resolve().parents[2]
 
 
-def test_pictures_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> None:
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Text of a config, in a folder with its scenes."""
     namespace: dict = {}
     exec((REPO / 'tests/apis/detectors.py').read_text(), namespace)
     monkeypatch.chdir(tmp_path)
     namespace['make_scenes'](tmp_path / 'scenes')
-    text = namespace['MASK_RCNN'].replace(
+    return namespace['MASK_RCNN']
+
+
+def test_pictures_and_predictions(config: str, call) -> None:
+    text = config.replace(
         'default_hooks = dict(',
         "default_hooks = dict(visualization=dict(type='DetVisualizationHook'),",
     )
@@ -41,3 +47,20 @@ def test_pictures_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found['scores'] == pytest.approx(result['scores'], abs=1e-5)
     for ours, theirs in zip(found['masks'], result['masks'], strict=True):
         assert (rle.decode(ours) == rle.decode(theirs)).all()
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'words'),
+    [
+        ('train', ['model.neck.in_channels=[48]'], 'model.neck.in_channels is [48], but model.bac'),
+        ('test', ['model.neck.out_channels=20'], 'model.neck.out_channels is 20, but model.rpn_he'),
+    ],
+)
+def test_parts_that_do_not_fit(config: str, call, capfd, name, options, words) -> None:
+    """One sentence before the first batch; the weights are not even read."""
+    Path('detector.py').write_text(config)
+    Path('detector.pth').touch()
+    arguments = ['detector.py', *(['detector.pth'] if name == 'test' else [])]
+    assert call(name, *arguments, '--cfg-options', *options) == 1
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1 and words in lines[0]

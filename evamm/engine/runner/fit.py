@@ -1,4 +1,4 @@
-"""Do the data sets and the parts of the model fit together? Asked before the first batch."""
+"""Do the data sets and the model fit together? Asked before the first batch."""
 
 from itertools import zip_longest
 from typing import Any
@@ -9,7 +9,7 @@ from torch import nn
 
 from evamm.datasets.checks import DataError, check_dataset, class_names, single_datasets
 
-from ..errors import ConfigError
+from .parts import check_parts, class_count
 from .training_state import bare_model
 
 
@@ -30,9 +30,8 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
     if not isinstance(model, nn.Module):
         return  # mmengine's FlexibleRunner builds the model when it begins
     model = getattr(model, 'module', model)  # test-time augmentation is a wrapper too
-    _check_widths(model, getattr(model, 'head', None))
-    head, num_classes = _class_count(model)
-    _check_mask_head(model, head, num_classes)
+    check_parts(model)
+    head, num_classes = class_count(model)
     loops = {name: getattr(runner, f'{name}_loop') for name in parts}
     loaders = {name: loop.dataloader for name, loop in loops.items() if loop is not None}
     datasets = {
@@ -51,47 +50,6 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
         _check_same_classes(*datasets['train'], *datasets['val'])
     if hasattr(loaders.get('train'), '__len__'):
         _check_length(loaders['train'])
-
-
-def _class_count(model: nn.Module) -> tuple[str, int | None]:
-    """Where the head that knows classes stands in the config, and how many it knows, if any."""
-    for key in ('head', 'bbox_head', 'roi_head.bbox_head'):
-        head = model
-        for name in key.split('.'):
-            head = getattr(head, name, None)
-        if isinstance(head, nn.ModuleList) and len(head):  # one for every stage
-            head = head[0]
-        count = getattr(head, 'num_classes', None)
-        if isinstance(count, int) and (count > 0 or key == 'roi_head.bbox_head'):
-            return f'model.{key}', count
-    return 'model.head', None
-
-
-def _check_widths(model: nn.Module, head: nn.Module | None) -> None:
-    backbone = getattr(model, 'backbone', None)
-    if getattr(backbone, 'out_type', None) not in ('cls_token', 'avg_featmap'):
-        return  # not our trunk, or not one vector per image
-    width, expected = backbone.embed_dims, getattr(head, 'in_channels', None)
-    if getattr(model, 'neck', None) is None and isinstance(expected, int) and width != expected:
-        raise ConfigError(
-            f'model.head.in_channels is {expected}, but the vectors of model.backbone have {width} '
-            f'entries: set model.head.in_channels={width}.'
-        )
-
-
-def _check_mask_head(model: nn.Module, key: str, num_classes: int | None) -> None:
-    """Masks have the classes of the boxes; with fewer a batch fails, more are never trained."""
-    head = getattr(getattr(model, 'roi_head', None), 'mask_head', None)
-    heads = head if isinstance(head, nn.ModuleList) else [head]
-    for part in heads:
-        count = getattr(part, 'num_classes', None)
-        if getattr(part, 'class_agnostic', False) or None in (count, num_classes):
-            continue
-        if count != num_classes:
-            raise ConfigError(
-                f'model.roi_head.mask_head.num_classes is {count}, but {key}.num_classes is '
-                f'{num_classes}; both must be the number of classes of the data.'
-            )
 
 
 def _check_named_classes(model: nn.Module, key: str, dataset: Any) -> None:

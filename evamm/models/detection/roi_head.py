@@ -50,10 +50,10 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
 
     Args:
         num_stages: Box heads.
-        bbox_roi_extractor: Pools for the box heads.
+        bbox_roi_extractor: Pools for the box heads; without a type, :class:`ViTDetRoIExtractor`.
         bbox_head: One config for every stage, whose ``bbox_coder`` weights are set to those of
             the stage unless given, or a list of configs.
-        mask_roi_extractor: Pools for the mask head.
+        mask_roi_extractor: Pools for the mask head; the same.
         mask_head: None for boxes only.
         autocast: Run under the autocast that surrounds it. False (official): in float32.
         train_cfg: One for every stage with ``assigner``; the first one has ``sampler``, too, and
@@ -92,11 +92,9 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
         super().__init__(
             num_stages=num_stages,
             stage_loss_weights=[1.0] * num_stages,
-            bbox_roi_extractor=bbox_roi_extractor
-            or dict(type='evamm.ViTDetRoIExtractor', output_size=7),
+            bbox_roi_extractor=_with_type(bbox_roi_extractor, output_size=7),
             bbox_head=bbox_head,
-            mask_roi_extractor=mask_roi_extractor
-            or dict(type='evamm.ViTDetRoIExtractor', output_size=14),
+            mask_roi_extractor=_with_type(mask_roi_extractor, output_size=14),
             mask_head=mask_head,
             train_cfg=train_cfg,
             test_cfg=test_cfg,
@@ -319,6 +317,13 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
             if self.with_mask:
                 outputs += (self._mask_outputs(x, torch.cat((rois[:, :1], outputs[1]), dim=1)),)
         return outputs
+
+
+def _with_type(extractor: dict | Sequence[dict] | None, output_size: int) -> dict | Sequence[dict]:
+    """A pooling with what a config does not say; it may name nothing but another width."""
+    if isinstance(extractor, Sequence) or 'type' in (extractor or {}):
+        return extractor
+    return dict(type='evamm.ViTDetRoIExtractor', output_size=output_size, **(extractor or {}))
 
 
 def _to_original(found: InstanceData, meta: dict) -> InstanceData:

@@ -1,6 +1,8 @@
 """The whole detector: training steps and predictions, on odd data too."""
 
 import copy
+from functools import reduce
+from operator import getitem
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ pytest.importorskip('mmdet')
 
 from mmengine import ConfigDict
 
+from evamm.engine.errors import ConfigError
 from evamm.engine.flop_meter import FlopMeter
+from evamm.engine.runner.parts import check_parts
 
 from .tiny import DIMS, batch, build, sample, tiny_cfg
 
@@ -234,3 +238,72 @@ def test_the_flop_meter_counts_every_part() -> None:
     rpn = places * DIMS * (2 * 9 * DIMS + 15)
     box = rois[0] * (4 * 49 * 9 * DIMS * DIMS + 49 * DIMS * 32 + 32 * (4 + 4))
     assert macs == trunk + neck + rpn + 3 * box
+
+
+HEADS = (
+    'rpn_head.in_channels',
+    'roi_head.bbox_roi_extractor.out_channels',
+    'roi_head.bbox_head.in_channels',
+    'roi_head.mask_roi_extractor.out_channels',
+    'roi_head.mask_head.in_channels',
+)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (
+            {'neck.in_channels': 64},
+            'model.neck.in_channels is 64, but model.backbone (its arch and out_indices) gives 1 '
+            'map of 32 channels: set model.neck.in_channels=32.',
+        ),
+        (
+            {'neck': dict(type='FPN', in_channels=[32, 32], out_channels=DIMS, num_outs=5)},
+            'model.neck.in_channels is [32, 32], but model.backbone (its arch and out_indices) '
+            'gives 1 map of 32 channels: set model.neck.in_channels=[32].',
+        ),
+        *(
+            (
+                {key: 20},
+                f'model.neck.out_channels is {DIMS}, but model.{key} is 20: set all of them to '
+                'one number.',
+            )
+            for key in HEADS
+        ),
+        (
+            {'neck.out_channels': 20},
+            'model.neck.out_channels is 20, but '
+            + ', '.join(f'model.{key} is {DIMS}' for key in HEADS)
+            + ': set all of them to one number.',
+        ),
+        (
+            {'neck': None, 'rpn_head.in_channels': 32},
+            'the width of model.backbone is 32, but '
+            + ', '.join(f'model.{key} is {DIMS}' for key in HEADS[1:])
+            + ': set all of them to one number.',
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(changes: dict, words: str) -> None:
+    cfg = tiny_cfg()
+    for key, value in changes.items():
+        *path, last = key.split('.')
+        reduce(getitem, path, cfg)[last] = value
+    with pytest.raises(ConfigError) as error:
+        check_parts(build(cfg))
+    assert str(error.value) == words
+
+
+def test_parts_that_fit() -> None:
+    """Poolings of evamm need nothing but their width in a config; a pyramid lists its maps."""
+    cfg = tiny_cfg()
+    cfg.backbone.out_indices = (0, 1)
+    cfg.neck = dict(type='FPN', in_channels=[32, 32], out_channels=DIMS, num_outs=5)
+    for name in ('bbox', 'mask'):
+        cfg.roi_head[f'{name}_roi_extractor'] = dict(out_channels=DIMS)
+    model = build(cfg)
+    check_parts(model)
+    for name, size in (('bbox', 7), ('mask', 14)):
+        pool = getattr(model.roi_head, f'{name}_roi_extractor')
+        pool = pool[0] if name == 'bbox' else pool
+        assert pool.out_channels == DIMS and pool.roi_layers[0].output_size == (size, size)
