@@ -49,11 +49,19 @@ def test_pictures_and_predictions(config: str, call) -> None:
         assert (rle.decode(ours) == rle.decode(theirs)).all()
 
 
+LOSS = 'model.roi_head.bbox_head.loss_cls'
+
+
 @pytest.mark.parametrize(
     ('name', 'options', 'words'),
     [
         ('train', ['model.neck.in_channels=[48]'], 'model.neck.in_channels is [48], but model.bac'),
         ('test', ['model.neck.out_channels=20'], 'model.neck.out_channels is 20, but model.rpn_he'),
+        (
+            'train',
+            [f'{LOSS}.type=evamm.FederatedLoss', f'{LOSS}.frequencies=[3,4,5]'],
+            f'{LOSS}.frequencies is for 3 classes, but num_classes of the head is 2',
+        ),
     ],
 )
 def test_parts_that_do_not_fit(config: str, call, capfd, name, options, words) -> None:

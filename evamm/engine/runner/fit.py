@@ -9,7 +9,7 @@ from torch import nn
 
 from evamm.datasets.checks import DataError, check_dataset, class_names, single_datasets
 
-from .parts import check_parts, class_count
+from .parts import check_losses, check_parts, class_count
 from .training_state import bare_model
 
 
@@ -31,6 +31,8 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
         return  # mmengine's FlexibleRunner builds the model when it begins
     model = getattr(model, 'module', model)  # test-time augmentation is a wrapper too
     check_parts(model)
+    if 'train' in parts:
+        check_losses(model)
     head, num_classes = class_count(model)
     loops = {name: getattr(runner, f'{name}_loop') for name in parts}
     loaders = {name: loop.dataloader for name, loop in loops.items() if loop is not None}

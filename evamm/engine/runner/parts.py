@@ -26,6 +26,23 @@ def check_parts(model: nn.Module) -> None:
     _check_mask_head(model)
 
 
+def check_losses(model: nn.Module) -> None:
+    """Compare losses with their heads; what does not train has no use for them.
+
+    Raises:
+        ConfigError: See :func:`check_parts`.
+    """
+    for key in _CLASS_HEADS:
+        for head in _stages(_part(model, key)):
+            # Losses of other libraries do not say which classes they are for.
+            check = getattr(getattr(head, 'loss_cls', None), 'check_classes', None)
+            if check is not None:
+                try:
+                    check(head.num_classes, f'model.{key}.loss_cls')
+                except ValueError as error:
+                    raise ConfigError(str(error)) from error
+
+
 def class_count(model: nn.Module) -> tuple[str, int | None]:
     """Where the head that knows classes stands in the config, and how many it knows, if any."""
     for key in _CLASS_HEADS:

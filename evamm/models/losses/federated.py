@@ -101,6 +101,23 @@ class FederatedLoss(nn.Module):
             loss = loss * self.sample_classes(label, classes)[:classes]
         return self.loss_weight * loss.sum() / (avg_factor or max(len(label), 1))
 
+    def check_classes(self, classes: int, key: str = 'FederatedLoss') -> None:
+        """Makes sure that there is a frequency for each of K classes.
+
+        Args:
+            classes: K.
+            key: Where the loss stands in the config.
+
+        Raises:
+            ValueError: There are more or fewer.
+        """
+        if self.class_weights is not None and len(self.class_weights) != classes:
+            raise ValueError(
+                f'{key}.frequencies is for {len(self.class_weights)} classes, but num_classes of '
+                f'the head is {classes}: give the number of training images of each of its '
+                f'classes, or {key}.num_sampled_classes=None to train on all of them.'
+            )
+
     @torch.no_grad()
     def sample_classes(self, label: Tensor, classes: int) -> Tensor:
         """Which classes count, background last, [K + 1].
@@ -108,11 +125,7 @@ class FederatedLoss(nn.Module):
         The draw without replacement is that of ``torch.multinomial``, without reading how many
         classes occur from the device.
         """
-        if len(self.class_weights) != classes:
-            raise ValueError(
-                f'FederatedLoss: frequencies has {len(self.class_weights)} classes, the head '
-                f'{classes}; give those of the data set that num_classes belongs to.'
-            )
+        self.check_classes(classes)
         present = torch.zeros(classes + 1, dtype=torch.bool, device=label.device)
         present[label] = True
         weights = F.pad(self.class_weights, (0, 1)).masked_fill(present, 0)

@@ -14,7 +14,7 @@ from mmengine import ConfigDict
 
 from evamm.engine.errors import ConfigError
 from evamm.engine.flop_meter import FlopMeter
-from evamm.engine.runner.parts import check_parts
+from evamm.engine.runner.parts import check_losses, check_parts
 
 from .tiny import DIMS, batch, build, sample, tiny_cfg
 
@@ -303,7 +303,26 @@ def test_parts_that_fit() -> None:
         cfg.roi_head[f'{name}_roi_extractor'] = dict(out_channels=DIMS)
     model = build(cfg)
     check_parts(model)
+    check_losses(model)
     for name, size in (('bbox', 7), ('mask', 14)):
         pool = getattr(model.roi_head, f'{name}_roi_extractor')
         pool = pool[0] if name == 'bbox' else pool
         assert pool.out_channels == DIMS and pool.roi_layers[0].output_size == (size, size)
+
+
+def test_frequencies_of_other_classes_are_named() -> None:
+    cfg = tiny_cfg(num_classes=3)
+    cfg.roi_head.bbox_head.loss_cls = dict(type='evamm.FederatedLoss', frequencies=[5, 6, 7, 8])
+    model = build(cfg)
+    check_parts(model)  # predictions have no losses
+    with pytest.raises(ConfigError) as error:
+        check_losses(model)
+    loss = 'model.roi_head.bbox_head.loss_cls'
+    assert str(error.value) == (
+        f'{loss}.frequencies is for 4 classes, but num_classes of the head is 3: give the number '
+        f'of training images of each of its classes, or {loss}.num_sampled_classes=None to train '
+        'on all of them.'
+    )
+    for fits in (dict(frequencies=[5, 6, 7]), dict(num_sampled_classes=None)):
+        cfg.roi_head.bbox_head.loss_cls = dict(type='evamm.FederatedLoss', **fits)
+        check_losses(build(cfg))

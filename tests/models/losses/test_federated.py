@@ -93,6 +93,6 @@ def test_frequencies_from_files(tmp_path: Path) -> None:
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(ValueError, match='frequencies'):
         FederatedLoss()
-    with pytest.raises(ValueError, match='39 classes, the head 40'):
+    with pytest.raises(ValueError, match='is for 39 classes, but num_classes of the head is 40'):
         FederatedLoss(frequencies=COUNTS[:-1])(*boxes([1]))
     assert list(FederatedLoss(frequencies=COUNTS).state_dict()) == []
