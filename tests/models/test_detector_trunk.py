@@ -56,6 +56,17 @@ def test_any_input_size_equals_a_model_built_and_loaded_for_it(rule, size, tmp_p
     torch.testing.assert_close(model(x)[0], native(x)[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('size', [(36, 36), (24, 40)])
+def test_img_size_is_nothing_to_rope_and_windows(size):
+    """They follow the grid of the batch, so a detector may pad to another square."""
+    arch = dict(embed_dims=32, depth=3, num_heads=2, patch_size=4)
+    model = build(arch, relative_position=False).eval()
+    native = build(arch, relative_position=False, img_size=size).eval()
+    native.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, *size)
+    assert model.arch.rope and torch.equal(model(x)[0], native(x)[0])
+
+
 @pytest.mark.parametrize(
     'arch, size, expected',
     [

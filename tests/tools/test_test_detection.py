@@ -50,6 +50,13 @@ def test_pictures_and_predictions(config: str, call) -> None:
 
 
 LOSS = 'model.roi_head.bbox_head.loss_cls'
+SQUARE = """
+model['data_preprocessor'] = dict(type='evamm.SquarePadDetDataPreprocessor', pad_size=48)
+for loader in (train_dataloader, test_dataloader):
+    place = loader['dataset']['pipeline'].index(resize)
+    loader['dataset']['pipeline'][place] = dict(type='evamm.ResizeLongestEdge', size=64)
+del loader, place
+"""
 
 
 @pytest.mark.parametrize(
@@ -62,13 +69,21 @@ LOSS = 'model.roi_head.bbox_head.loss_cls'
             [f'{LOSS}.type=evamm.FederatedLoss', f'{LOSS}.frequencies=[3,4,5]'],
             f'{LOSS}.frequencies is for 3 classes, but num_classes of the head is 2',
         ),
+        (
+            'train',
+            SQUARE,
+            'train_dataloader.dataset.pipeline makes images of 64 pixels, but model.',
+        ),
+        ('test', SQUARE, 'model.data_preprocessor.pad_size is 48: set both to the same number'),
     ],
 )
 def test_parts_that_do_not_fit(config: str, call, capfd, name, options, words) -> None:
     """One sentence before the first batch; the weights are not even read."""
+    if options is SQUARE:
+        config, options = config + SQUARE, []
     Path('detector.py').write_text(config)
     Path('detector.pth').touch()
     arguments = ['detector.py', *(['detector.pth'] if name == 'test' else [])]
-    assert call(name, *arguments, '--cfg-options', *options) == 1
+    assert call(name, *arguments, *(['--cfg-options', *options] if options else [])) == 1
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1 and words in lines[0]

@@ -9,6 +9,7 @@ from torch import nn
 
 from evamm.datasets.checks import DataError, check_dataset, class_names, single_datasets
 
+from ..errors import ConfigError
 from .parts import check_losses, check_parts, class_count
 from .training_state import bare_model
 
@@ -45,6 +46,7 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
         return
     for name, (key, dataset) in datasets.items():
         check_dataset(dataset, key, num_classes, training=name == 'train', head=head)
+        _check_sizes(model, key, dataset)
     for name in ('val', 'test'):
         if name in datasets:
             _check_named_classes(model, *datasets[name])
@@ -61,6 +63,24 @@ def _check_named_classes(model: nn.Module, key: str, dataset: Any) -> None:
         names = class_names(part)
         if names is not None:
             check(names)
+
+
+def _check_sizes(model: nn.Module, key: str, dataset: Any) -> None:
+    """Images larger than the square of the padding make batches of sizes that patches do not fill.
+
+    Smaller ones are filled up, in training most of them are.
+    """
+    square = getattr(getattr(model, 'data_preprocessor', None), 'pad_size', None)
+    for part_key, part in single_datasets(dataset, key) if isinstance(square, int) else ():
+        steps = getattr(getattr(part, 'pipeline', None), 'transforms', ())
+        sizes = [getattr(step, 'crop_size', getattr(step, 'size', None)) for step in steps]
+        sizes = [size if isinstance(size, (list, tuple)) else (size,) for size in sizes]
+        sizes = [max(size) for size in sizes if size and all(isinstance(s, int) for s in size)]
+        if sizes and sizes[-1] > square:
+            raise ConfigError(
+                f'{part_key}.pipeline makes images of {sizes[-1]} pixels, but '
+                f'model.data_preprocessor.pad_size is {square}: set both to the same number.'
+            )
 
 
 def _check_same_classes(train_key: str, train: Any, val_key: str, val: Any) -> None:

@@ -24,6 +24,7 @@ def check_parts(model: nn.Module) -> None:
     _check_maps(model)
     _check_levels(model)
     _check_mask_head(model)
+    _check_padding(model)
 
 
 def check_losses(model: nn.Module) -> None:
@@ -142,3 +143,19 @@ def _check_mask_head(model: nn.Module) -> None:
                 f'model.roi_head.mask_head.num_classes is {count}, but {key}.num_classes is '
                 f'{num_classes}; both must be the number of classes of the data.'
             )
+
+
+def _check_padding(model: nn.Module) -> None:
+    """Squares are cut into whole patches.
+
+    They need not be of `backbone.img_size`: position embedding, RoPE, windows and relative
+    positions follow the grid of the batch, and EVA-01 is tested at more pixels than its tables
+    of relative positions are stored for.
+    """
+    side, patch = _part(model, 'data_preprocessor.pad_size'), _part(model, 'backbone.patch_size')
+    if isinstance(side, int) and isinstance(patch, int) and side % patch:
+        raise ConfigError(
+            f'model.data_preprocessor.pad_size is {side}, which is no multiple of the {patch} '
+            f'pixels of a patch (model.backbone.patch_size): set it to a multiple, such as '
+            f'{max(round(side / patch), 1) * patch}.'
+        )

@@ -282,6 +282,11 @@ HEADS = (
             + ', '.join(f'model.{key} is {DIMS}' for key in HEADS[1:])
             + ': set all of them to one number.',
         ),
+        (
+            {'data_preprocessor.pad_size': 70},
+            'model.data_preprocessor.pad_size is 70, which is no multiple of the 16 pixels of a '
+            'patch (model.backbone.patch_size): set it to a multiple, such as 64.',
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_named(changes: dict, words: str) -> None:
@@ -296,7 +301,8 @@ def test_parts_that_do_not_fit_are_named(changes: dict, words: str) -> None:
 
 def test_parts_that_fit() -> None:
     """Poolings of evamm need nothing but their width in a config; a pyramid lists its maps."""
-    cfg = tiny_cfg()
+    cfg = tiny_cfg(size=96)
+    cfg.backbone.img_size = 64  # of no account: everything follows the grid of the batch
     cfg.backbone.out_indices = (0, 1)
     cfg.neck = dict(type='FPN', in_channels=[32, 32], out_channels=DIMS, num_outs=5)
     for name in ('bbox', 'mask'):
