@@ -18,18 +18,25 @@ class CocoIds:
         images: By the file name, as in the annotation file, and by its last part.
         categories: By the name of the class.
         source: The annotation file; None where the numbers are our own.
+        by_label: Numbers of the categories by label, where names do not decide.
     """
 
     images: dict[str, int] = field(default_factory=dict)
     categories: dict[str, int] = field(default_factory=dict)
     source: str | None = None
+    by_label: tuple[int, ...] | None = None
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> 'CocoIds':
+    def read(cls, path: str | os.PathLike, num_classes: int | None = None) -> 'CocoIds':
         """Takes the numbers of an annotation file (COCO, LVIS, Objects365).
 
+        Args:
+            path: The file.
+            num_classes: The classes are all categories in the order of their ids, and so many,
+                whatever their names (LVIS, Objects365). None: they are found by name.
+
         Raises:
-            ValueError: It is no such file.
+            ValueError: It is no such file, or has another number of categories.
         """
         path = os.fspath(path)
         try:
@@ -51,7 +58,16 @@ class CocoIds:
                 f'{path} is no annotation file in COCO format (images with id and file_name, '
                 f'categories with id and name): {type(error).__name__}: {error}'
             ) from error
-        return cls(images, categories, path)
+        if num_classes is None:
+            return cls(images, categories, path)
+        by_label = tuple(sorted(category['id'] for category in content['categories']))
+        if len(by_label) != num_classes:
+            raise ValueError(
+                f'{path} has {len(by_label)} categories, but the model has {num_classes} classes, '
+                'which are taken in the order of their ids; give the annotation file of the data '
+                'set that the model was trained on.'
+            )
+        return cls(images, categories, path, by_label)
 
     def image(self, path: str | None, index: int) -> int:
         """Number of an image; its place in the list where there is no annotation file.
@@ -79,6 +95,8 @@ class CocoIds:
         """
         if self.source is None:
             return label + 1
+        if self.by_label is not None:
+            return self.by_label[label]
         name = names[label] if names is not None else None
         if name not in self.categories:
             raise ValueError(

@@ -24,7 +24,7 @@ from evamm.apis.images import (
     load_image,
 )
 from evamm.apis.loader import load_batches
-from evamm.apis.model import class_names, is_detector
+from evamm.apis.model import class_names, classes_go_by_id, is_detector
 from evamm.apis.model_index import list_models
 from evamm.apis.transforms import test_pipeline
 from evamm.engine.runner.predictions import code_masks
@@ -164,8 +164,10 @@ class DetInferencer:
         if show:
             _check_display()
         sources = collect_images(inputs)
-        ids = CocoIds() if ann_file is None else CocoIds.read(ann_file)
+        ids = CocoIds()
         if ann_file is not None:  # before the work, not after it
+            by_id = classes_go_by_id(self.config, self.classes)
+            ids = CocoIds.read(ann_file, len(self.classes) if by_id else None)
             for index, source in enumerate(sources):
                 ids.image(source.path, index)
             for label in range(len(self.classes or ())):

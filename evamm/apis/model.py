@@ -4,7 +4,7 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -175,6 +175,18 @@ def class_names(model: BaseModel) -> tuple[str, ...] | None:
     return tuple(names)
 
 
+def classes_go_by_id(config: Config, classes: Sequence[str] | None) -> bool:
+    """Whether classes are all categories of an annotation file in the order of their ids.
+
+    So it is in LVIS and Objects365, whose names are written in more than one way, unless a config,
+    a checkpoint or a user gives other names.
+    """
+    own, dataset_class = _test_dataset(config)
+    if classes is None or 'classes' in own or not getattr(dataset_class, 'CLASSES_BY_ID', False):
+        return False
+    return tuple(classes) == tuple(dataset_class.METAINFO['classes'])
+
+
 def can_classify(config: Config) -> bool:
     """Whether a model of this config predicts classes: by a head, or by their names."""
     if (config.model.get('test_cfg') or {}).get('type') == 'zero_shot':
@@ -310,18 +322,21 @@ def _dataset_meta(checkpoint_meta: dict[str, Any], config: Config) -> dict[str, 
         return dict(stored)
     if _are_names(checkpoint_meta.get('CLASSES')):  # files of mmcls 0.x
         return {'classes': checkpoint_meta['CLASSES']}
+    own, dataset_class = _test_dataset(config)
+    return own if own.get('classes') else dict(getattr(dataset_class, 'METAINFO', None) or {})
+
+
+def _test_dataset(config: Config) -> tuple[dict[str, Any], type | None]:
+    """What a config says about the classes of its test data set, and the class of that set."""
     dataset = (config.get('test_dataloader') or {}).get('dataset')
     while dataset is not None and 'dataset' in dataset:  # RepeatDataset and its kin
         dataset = dataset['dataset']
     if dataset is None:
-        return {}
-    if (dataset.get('metainfo') or {}).get('classes'):
-        return dict(dataset['metainfo'])
+        return {}, None
     from mmpretrain.registry import DATASETS
 
     with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmpretrain'):
-        dataset_class = DATASETS.get(dataset['type'])
-    return dict(getattr(dataset_class, 'METAINFO', None) or {})
+        return dict(dataset.get('metainfo') or {}), DATASETS.get(dataset['type'])
 
 
 def _are_names(value: object) -> bool:

@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
+from mmengine.config import Config
 from PIL import Image
+
+import evamm
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # No `custom_imports`, no base of evamm: the trunk comes by its type alone.
 MASK_RCNN = """
@@ -115,3 +121,30 @@ def make_scenes(root: Path, count: int = 4, side: int = 64) -> Path:
     )
     (root / 'annotations.json').write_text(json.dumps(content))
     return root / 'annotations.json'
+
+
+def small_recipe(path: str, classes: list[str] | None, num_classes: int = 3) -> evamm.DetInferencer:
+    """A recipe of evamm below configs/ with everything small, at another input size.
+
+    Its weights are large enough that boxes differ.
+    """
+    config = Config.fromfile(ROOT / 'configs' / path)
+    config.model.backbone.pop('arch')
+    config.merge_from_dict(
+        {
+            'model.backbone': dict(
+                arch=dict(embed_dims=32, depth=2, num_heads=2), window_size=2, window_blocks=[0]
+            ),
+            'model.neck': dict(in_channels=32),
+            'model.roi_head.bbox_head': dict(num_classes=num_classes),
+            'model.roi_head.mask_head': dict(num_classes=num_classes),
+            'model.test_cfg.rpn': dict(nms_pre=10, max_per_img=10),
+        }
+    )
+    torch.manual_seed(0)
+    detect = evamm.DetInferencer(config, weights=False, img_size=128, classes=classes)
+    with torch.no_grad():
+        for name, param in detect.model.named_parameters():
+            if param.ndim > 1 and not name.startswith('backbone.'):
+                param.copy_(torch.randn_like(param) / param[0].numel() ** 0.5)
+    return detect

@@ -22,7 +22,7 @@ from evamm.apis.detection import SOFT_NMS
 from evamm.apis.images import ImageReadError, collect_images
 from evamm.checkpoints import write_checkpoint
 
-from .detectors import CATEGORIES, MASK_RCNN, make_scenes
+from .detectors import CATEGORIES, MASK_RCNN, make_scenes, small_recipe
 
 
 @pytest.fixture(scope='module')
@@ -234,21 +234,6 @@ def test_mistakes_get_one_sentence(
     assert not (tmp_path / 'predictions.json').exists()
 
 
-def test_image_ids_by_the_longest_name(tmp_path: Path) -> None:
-    from evamm.apis.coco_files import CocoIds
-
-    rows = [(1, 'a/same.jpg'), (2, 'b/same.jpg'), (3, 'b/only.jpg')]
-    content = dict(images=[dict(id=i, file_name=name) for i, name in rows], categories=[])
-    content['images'].append(dict(id=9, coco_url='http://images/train2017/000000000009.jpg'))
-    (tmp_path / 'ann.json').write_text(json.dumps(content))
-    ids = CocoIds.read(tmp_path / 'ann.json')
-    assert ids.image('/data/b/same.jpg', 0) == 2
-    assert ids.image('elsewhere/only.jpg', 0) == 3
-    assert ids.image('train2017/000000000009.jpg', 0) == 9
-    with pytest.raises(ValueError, match='is not in'):
-        ids.image('c/same.jpg', 0)  # two images have that name
-
-
 def test_a_config_object_and_its_load_from(
     detect: evamm.DetInferencer, place: Path, tmp_path: Path
 ) -> None:
@@ -261,32 +246,10 @@ def test_a_config_object_and_its_load_from(
 
 @pytest.fixture(scope='module')
 def vitdet() -> evamm.DetInferencer:
-    """A recipe of evamm with everything small, at another input size."""
-    config = Config.fromfile(Path(__file__).resolve().parents[2] / VITDET)
-    config.model.backbone.pop('arch')
-    config.merge_from_dict(
-        {
-            'model.backbone': dict(
-                arch=dict(embed_dims=32, depth=2, num_heads=2), window_size=2, window_blocks=[0]
-            ),
-            'model.neck': dict(in_channels=32),
-            'model.roi_head.bbox_head': dict(num_classes=3),
-            'model.roi_head.mask_head': dict(num_classes=3),
-            'model.test_cfg.rpn': dict(nms_pre=10, max_per_img=10),
-        }
-    )
-    torch.manual_seed(0)
-    detect = evamm.DetInferencer(
-        config, weights=False, img_size=128, classes=('one', 'two', 'three')
-    )
-    with torch.no_grad():
-        for name, param in detect.model.named_parameters():
-            if param.ndim > 1 and not name.startswith('backbone.'):
-                param.copy_(torch.randn_like(param) / param[0].numel() ** 0.5)
-    return detect
+    return small_recipe(VITDET, ['one', 'two', 'three'])
 
 
-VITDET = 'configs/eva02_det/cascade_mask_rcnn_eva02_base_p16_1024_8xb16_coco.py'
+VITDET = 'eva02_det/cascade_mask_rcnn_eva02_base_p16_1024_8xb16_coco.py'
 
 
 def test_soft_nms_and_maskness_by_call(vitdet: evamm.DetInferencer) -> None:
