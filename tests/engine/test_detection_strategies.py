@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).with_name('detection_runs.py')
 
 def test_fsdp_with_recomputation_ends_with_the_weights_of_ddp(tmp_path):
     """Layer decay, accumulation and the average of the weights included."""
-    write_detection(tmp_path, train_scenes=16, val_scenes=1)
+    write_detection(tmp_path, train_scenes=16, val_scenes=1, test_scenes=1)
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
     done = subprocess.run(
         [*command, '--nproc_per_node=2', str(SCRIPT), str(tmp_path)],

@@ -23,7 +23,7 @@ def shapes(tmp_path, monkeypatch):
     glyphs[1::2, 5:23, 11:17] = 255
     monkeypatch.setattr(detection, 'load_digits', lambda: (glyphs, np.arange(40) % 2))
     monkeypatch.setattr(detection, 'MAX_DIGITS', 2)
-    write_detection(tmp_path / 'data/digits', train_scenes=32, val_scenes=8)
+    write_detection(tmp_path / 'data/digits', train_scenes=32, val_scenes=8, test_scenes=8)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -56,10 +56,16 @@ def test_train_resume_test_and_choose_a_preset(call, shapes):
     assert len(losses) == STEPS and np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     trained = {key: records[-1][f'coco/{key}'] for key in KEYS}
 
+    # The scenes that were validated on, in place of those to report.
+    val = 'annotations/instances_val.json'
+    on_val = [f'test_dataloader.dataset.ann_file={val}']
+    on_val += ['test_dataloader.dataset.data_prefix.img=val/']
+    on_val += [f'test_evaluator.ann_file=data/digits/detection/{val}']
+
     def test(config: Path) -> dict:
         out = shapes / 'metrics.json'
         checkpoint = work_dir / f'iter_{STEPS}.pth'
-        command = [config, checkpoint, '--out', out, '--out-item', 'metrics', *options]
+        command = [config, checkpoint, '--out', out, '--out-item', 'metrics', *options, *on_val]
         assert call('test', *command) == 0
         metrics = json.loads(out.read_text())
         return {key: metrics[f'coco/{key}'] for key in KEYS}

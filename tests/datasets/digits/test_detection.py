@@ -17,7 +17,8 @@ from evamm.datasets.digits.scenes import WORDS
 from evamm.registry import DATASETS
 
 source = functools.cache(load_digits)
-SCENES = dict(train_scenes=60, val_scenes=51)
+SCENES = dict(train_scenes=60, val_scenes=51, test_scenes=52)
+PARTS = ('train', 'val', 'test')
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -43,7 +44,7 @@ def picture(folder: Path, part: str, image: dict) -> np.ndarray:
     return np.asarray(Image.open(folder / part / image['file_name'])).astype(float)
 
 
-@pytest.mark.parametrize('part', ['train', 'val'])
+@pytest.mark.parametrize('part', PARTS)
 def test_the_file_is_what_pycocotools_reads_in_it(folder, part, capsys):
     coco = COCO(folder / 'annotations' / f'instances_{part}.json')
     assert len(coco.imgs) == SCENES[f'{part}_scenes']
@@ -61,7 +62,7 @@ def test_the_file_is_what_pycocotools_reads_in_it(folder, part, capsys):
         assert picture(folder, part, image).shape == (image['height'], image['width'], 3)
 
 
-@pytest.mark.parametrize('part', ['train', 'val'])
+@pytest.mark.parametrize('part', PARTS)
 def test_a_pixel_has_one_owner_and_one_scene_in_fifty_is_empty(folder, part, capsys):
     coco = COCO(folder / 'annotations' / f'instances_{part}.json')
     counts = []
@@ -147,7 +148,7 @@ def test_only_the_given_digits_are_used():
     assert placed and {digit.digit for digit in placed} == {4}
 
 
-def test_no_digit_of_the_test_is_in_training(tmp_path, monkeypatch):
+def test_no_two_parts_share_a_digit(tmp_path, monkeypatch):
     used = []
 
     def spy(images, labels, numbers, rng):
@@ -155,15 +156,17 @@ def test_no_digit_of_the_test_is_in_training(tmp_path, monkeypatch):
         return []
 
     monkeypatch.setattr(detection, 'compose', spy)
-    write_detection(tmp_path, train_scenes=2, val_scenes=3)
-    train, val = stratified_split(source()[1], 0.2, seed=0)
-    assert used == [set(train.tolist())] * 2 + [set(val.tolist())] * 3
+    write_detection(tmp_path, train_scenes=2, val_scenes=3, test_scenes=1)
+    train, held_out = (set(part.tolist()) for part in stratified_split(source()[1], 0.2, seed=0))
+    val, test = used[2], used[-1]
+    assert used == [train] * 2 + [val] * 3 + [test]
+    assert not val & test and val | test == held_out and len(val) == len(test)
 
 
 def test_it_is_a_function_of_the_seed(tmp_path):
     digests = set()
     for name, seed in (('a', 0), ('b', 0), ('c', 1)):
-        write_detection(tmp_path / name, seed, train_scenes=3, val_scenes=3)
+        write_detection(tmp_path / name, seed, train_scenes=3, val_scenes=3, test_scenes=3)
         total = hashlib.sha256()
         for path in sorted((tmp_path / name / 'detection').rglob('*.[pj][ns]*')):
             total.update(str(path.relative_to(tmp_path / name)).encode() + path.read_bytes())
