@@ -1,12 +1,14 @@
 """Memory and time of detectors: counted without memory, at full size."""
 
 import importlib
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from evamm.models.backbones import EVAViT
@@ -90,11 +92,40 @@ def test_base_trains_at_1024_pixels_on_one_card_of_24_gb(base):
     assert (cheap.batch_size, cheap.accumulation) == (8, 16)
     for plan in (plain, cheap):
         assert plan.states + plan.activations < 0.85 * 24 * 2**30
-        assert f'train_cfg.max_iters={60_000 * plan.accumulation}' in plan.command
-    assert base.plan(8, 80, **RATE).accumulation == 1  # as its name says
+        # 12 tests and checkpoints, as in the recipe.
+        for key, steps in (
+            ('train_cfg.max_iters', 60_000),
+            ('train_cfg.val_interval', 5000),
+            ('default_hooks.checkpoint.interval', 5000),
+        ):
+            assert f'{key}={steps * plan.accumulation}' in plan.command.split()
+    assert 'interval' not in (whole := base.plan(8, 80, **RATE)).command
+    assert whole.accumulation == 1  # as its name says
+    page = (ROOT / 'docs/en/detection_recipes.md').read_text()
+    shown = re.search(r'tools/train.py \$CONFIG --cfg-options (.*?)\n```', page, re.DOTALL)[1]
+    shown = set(shown.replace('\\\n', ' ').split())
+    assert shown == {*cheap.command.split(), 'model.backbone.with_cp=True'}
     # Recomputing costs one more pass of the trunk, none of the heads.
     more = replace(base, recomputes=True).flops(1) - base.flops(1)
     assert more == pytest.approx(2 * base.macs * base.images)
+
+
+def test_what_counts_epochs_stays(tools):
+    """And a config that accumulates already counts its own iterations."""
+    config = Config.fromfile(BASE)
+    config.merge_from_dict(
+        {
+            'optim_wrapper.accumulative_counts': 4,
+            'train_cfg': dict(max_iters=240_000, val_interval=20_000),
+            'default_hooks.checkpoint.by_epoch': True,
+        }
+    )
+    assert tools[1]._steps(config) == (
+        ('train_cfg.max_iters', 60_000),
+        ('train_cfg.val_interval', 5000),
+    )
+    config.train_cfg.by_epoch = True
+    assert tools[1]._steps(config) == ()
 
 
 def test_relative_positions_cost_what_their_attention_adds(tools):

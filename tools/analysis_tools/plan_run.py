@@ -58,7 +58,9 @@ class Plan:
     activations: int
     days: float
     pairs: bool = False  # parts of a batch whose loss is that of the whole, not accumulation
-    iterations: int | None = None  # of the recipe; accumulation makes more of them
+    # Keys that count iterations, in optimizer steps; accumulation makes more of them.
+    steps: tuple[tuple[str, int], ...] = ()
+    accumulates: int = 1  # as the config is
 
     @property
     def command(self) -> str:
@@ -73,8 +75,8 @@ class Plan:
                 f'train_dataloader.batch_size={self.batch_size}',
                 f'optim_wrapper.accumulative_counts={self.accumulation}',
             ]
-        if self.iterations is not None and self.accumulation > 1:
-            options.append(f'train_cfg.max_iters={self.iterations * self.accumulation}')
+        if self.accumulation != self.accumulates:
+            options += [f'{key}={steps * self.accumulation}' for key, steps in self.steps]
         if self.sharded:
             options.append('model_wrapper_cfg.type=evamm.FSDP2')
         return ' '.join(options)
@@ -98,7 +100,8 @@ class Recipe:
     frozen: bool = False
     heads: Heads | None = None  # of a detector
     positions: tuple[int, ...] = ()  # bytes of relative positions, block by block
-    iterations: int | None = None  # of a run that counts them
+    steps: tuple[tuple[str, int], ...] = ()  # see `Plan`
+    accumulates: int = 1
 
     @classmethod
     def from_config(cls, path: Path, images: int | None = None) -> 'Recipe':
@@ -157,7 +160,8 @@ class Recipe:
                 for block in trunk.blocks
                 if getattr(trunk, 'relative_position', False)
             ),
-            iterations=None if cfg.train_cfg.by_epoch else cfg.train_cfg.max_iters,
+            steps=() if pair else _steps(cfg),
+            accumulates=cfg.optim_wrapper.get('accumulative_counts', 1),
         )
 
     def states(self, gpus: int, sharded: bool) -> int:
@@ -230,7 +234,8 @@ class Recipe:
                         activations=self.activations(batch) + self.logits(gpus),
                         days=self.flops(parts) / (gpus * rate * mfu) / 86400,
                         pairs=self.text is not None,
-                        iterations=None if self.heads is None else self.iterations,
+                        steps=self.steps,
+                        accumulates=self.accumulates,
                     )
         return None
 
@@ -242,6 +247,18 @@ def default_mfu(width: int) -> float:
 
 def _divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _steps(cfg: Config) -> tuple[tuple[str, int], ...]:
+    """What a config counts in iterations, in optimizer steps; nothing if it counts epochs."""
+    if cfg.train_cfg.get('by_epoch', True) or 'max_iters' not in cfg.train_cfg:
+        return ()
+    counted = {f'train_cfg.{key}': cfg.train_cfg.get(key) for key in ('max_iters', 'val_interval')}
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if not checkpoint.get('by_epoch', True):
+        counted['default_hooks.checkpoint.interval'] = checkpoint.get('interval')
+    counts = cfg.optim_wrapper.get('accumulative_counts', 1)
+    return tuple((key, number // counts) for key, number in counted.items() if number)
 
 
 def _images(cfg: Config, path: Path, total_batch: int) -> int:

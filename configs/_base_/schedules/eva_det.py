@@ -5,8 +5,9 @@ weight decay of everything, norms, biases and position embedding included. A lin
 thousandth of the rate, then constant with drops to a tenth (`milestones`, in optimizer steps). No
 gradient clipping.
 
-Fewer images at a time: with optim_wrapper.accumulative_counts=N also train_cfg.max_iters=N times
-as many; tools/analysis_tools/plan_run.py prints the command.
+Fewer images at a time: with optim_wrapper.accumulative_counts=N also train_cfg.max_iters,
+train_cfg.val_interval and default_hooks.checkpoint.interval N times as large, which count
+iterations; tools/analysis_tools/plan_run.py prints the command.
 """
 
 optim_wrapper = dict(
