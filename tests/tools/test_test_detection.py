@@ -1,6 +1,7 @@
 """The tools with a detector: pictures and predictions, and mistakes."""
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,7 @@ REPO = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Text of a config, in a folder with its scenes."""
-    namespace: dict = {}
-    exec((REPO / 'tests/apis/detectors.py').read_text(), namespace)
+    namespace = runpy.run_path(str(REPO / 'tests/apis/detectors.py'))
     monkeypatch.chdir(tmp_path)
     namespace['make_scenes'](tmp_path / 'scenes')
     return namespace['MASK_RCNN']
@@ -57,6 +57,8 @@ for loader in (train_dataloader, test_dataloader):
     loader['dataset']['pipeline'][place] = dict(type='evamm.ResizeLongestEdge', size=64)
 del loader, place
 """
+# The same with mmdet's resizing, which the config has.
+SCALE = '\n' + SQUARE.splitlines()[1]
 
 
 @pytest.mark.parametrize(
@@ -75,12 +77,13 @@ del loader, place
             'train_dataloader.dataset.pipeline makes images of 64 pixels, but model.',
         ),
         ('test', SQUARE, 'model.data_preprocessor.pad_size is 48: set both to the same number'),
+        ('test', SCALE, 'test_dataloader.dataset.pipeline makes images of 64 pixels, but model.'),
     ],
 )
 def test_parts_that_do_not_fit(config: str, call, capfd, name, options, words) -> None:
     """One sentence before the first batch; the weights are not even read."""
-    if options is SQUARE:
-        config, options = config + SQUARE, []
+    if isinstance(options, str):
+        config, options = config + options, []
     Path('detector.py').write_text(config)
     Path('detector.pth').touch()
     arguments = ['detector.py', *(['detector.pth'] if name == 'test' else [])]

@@ -66,21 +66,33 @@ def _check_named_classes(model: nn.Module, key: str, dataset: Any) -> None:
 
 
 def _check_sizes(model: nn.Module, key: str, dataset: Any) -> None:
-    """Images larger than the square of the padding make batches of sizes that patches do not fill.
+    """Images larger than the square of the padding make squares that differ from batch to batch.
 
     Smaller ones are filled up, in training most of them are.
     """
     square = getattr(getattr(model, 'data_preprocessor', None), 'pad_size', None)
     for part_key, part in single_datasets(dataset, key) if isinstance(square, int) else ():
         steps = getattr(getattr(part, 'pipeline', None), 'transforms', ())
-        sizes = [getattr(step, 'crop_size', getattr(step, 'size', None)) for step in steps]
-        sizes = [size if isinstance(size, (list, tuple)) else (size,) for size in sizes]
-        sizes = [max(size) for size in sizes if size and all(isinstance(s, int) for s in size)]
+        sizes = [size for size in map(_largest_side, steps) if size is not None]
         if sizes and sizes[-1] > square:
             raise ConfigError(
                 f'{part_key}.pipeline makes images of {sizes[-1]} pixels, but '
                 f'model.data_preprocessor.pad_size is {square}: set both to the same number.'
             )
+
+
+def _largest_side(step: Any) -> int | None:
+    """Side in pixels that a crop or a resizing brings images to at most; None of other steps."""
+    for key in ('crop_size', 'size', 'scale', 'scales'):
+        size = getattr(step, key, None)
+        if size is None:
+            continue
+        sizes = size if isinstance(size, list) else [size]  # one of several is drawn
+        sides = [s for part in sizes for s in (part if isinstance(part, tuple) else (part,))]
+        if sides and all(isinstance(side, int) for side in sides):
+            # mmcv's RandomResize makes its scale smaller or larger.
+            return int(max(sides) * max(getattr(step, 'ratio_range', None) or (1,)))
+    return None
 
 
 def _check_same_classes(train_key: str, train: Any, val_key: str, val: Any) -> None:

@@ -172,8 +172,19 @@ def test_every_image_becomes_the_same_square() -> None:
 
 
 def test_a_larger_image_makes_a_larger_square() -> None:
-    preprocessor = SquarePadDetDataPreprocessor(pad_size=64)
-    assert preprocessor(batch(sample([], [], (20, 100))), False)['inputs'].shape[2:] == (100, 100)
-    assert preprocessor(batch(sample([], [], (20, 30))), False)['inputs'].shape[2:] == (64, 64)
-    with pytest.raises(ValueError, match='pad_size=0'):
-        SquarePadDetDataPreprocessor(pad_size=0)
+    """Of whole patches: the trunk refuses others."""
+    cfg = tiny_cfg(size=64)
+    model = build(cfg)
+    large, small = batch(sample([], [], (20, 100))), batch(sample([], [], (20, 30)))
+    for data, side in ((large, 128), (small, 64)):
+        images = model.data_preprocessor(data, False)['inputs']
+        assert images.shape[2:] == (side, side)
+        levels = model.extract_feat(images)
+        assert [level.shape[-1] for level in levels] == [side // s for s in (4, 8, 16, 32, 64)]
+    preprocessor = SquarePadDetDataPreprocessor(pad_size=40, size_divisor=14)
+    for side, square in ((40, 40), (41, 42), (42, 42), (43, 56)):
+        data = batch(sample([], [], (20, side)))
+        assert preprocessor(data, False)['inputs'].shape[2:] == (square, square)
+    for key in ('pad_size', 'size_divisor'):
+        with pytest.raises(ValueError, match=f'{key}=0'):
+            SquarePadDetDataPreprocessor(**{'pad_size': 64, key: 0})
