@@ -103,7 +103,7 @@ class Protocol:
     """How the published figures are measured."""
 
     size: int = 1024
-    soft: float | bool = False  # threshold of the scores with soft-NMS; True: that of the config
+    soft: float | None = None  # with soft-NMS, the threshold of the scores; None: NMS
     maskness: bool = False
     score: float = 0.05
     top: int = 100
@@ -122,14 +122,14 @@ PROTOCOLS = {
     f'eva02_det/{CASCADE}_eva02_large_p16_m38m_1536_16xb8_coco_seg':
         Protocol(**SYS, maskness=True),
     f'eva02_det/{CASCADE}_eva02_large_p16_1536_16xb8_lvis':
-        Protocol(1536, True, True, 0.02, 300, 300),
+        Protocol(1536, 0.02, True, 0.02, 300, 300),
     f'eva02_det/{BOXES}_eva02_large_p16_m38m_1536_40xb4_o365': Protocol(1536),
     f'eva02_det/{BOXES}_eva02_large_p16_1536_40xb4_o365': Protocol(1536),
     f'eva02_det/{CASCADE}_eva02_large_p16_m38m_o365_1536_8xb8_coco': Protocol(**SYS),
     f'eva02_det/{CASCADE}_eva02_large_p16_m38m_o365_1536_8xb8_coco_seg':
         Protocol(**SYS, maskness=True),
     f'eva02_det/{CASCADE}_eva02_large_p16_o365_1536_8xb8_lvis':
-        Protocol(1536, True, True, 0.02, 300, 1000),
+        Protocol(1536, 0.02, True, 0.02, 300, 1000),
     f'eva_det/{BOXES}_eva_giant_p16_1024_128xb1_o365': Protocol(1024),
     f'eva_det/{BOXES}_eva_giant_p16_1280_128xb1_o365': Protocol(1280),
     f'eva_det/{CASCADE}_eva_giant_p16_o365_1280_64xb1_coco': Protocol(1280),
@@ -270,9 +270,9 @@ def test_protocol(name):
     cfg, expected = load(CONFIGS / f'{name}.py'), PROTOCOLS[name]
     rcnn = cfg.model.test_cfg.rcnn
     soft = rcnn.get('soft_nms')
-    if soft:
+    if soft is not None:
         assert (soft.method, soft.iou_threshold, soft.class_wise) == ('linear', 0.6, True)
-        soft = soft.get('score_thr', True)
+        soft = soft.get('score_thr', rcnn.score_thr)
     for part in ('val', 'test'):
         (resize,) = (
             step
@@ -284,7 +284,7 @@ def test_protocol(name):
         evaluator = cfg[f'{part}_evaluator']
         found = Protocol(
             size=resize.size,
-            soft=soft or (soft is not None and soft),
+            soft=soft,
             maskness=rcnn.get('maskness_thr') == 0.5,
             score=rcnn.score_thr,
             top=rcnn.max_per_img,
@@ -337,7 +337,7 @@ def official_scale(name: str, rate: float, depth: int) -> float:
     return rate ** (depth + 1 - layer)
 
 
-@pytest.mark.parametrize('name', [name for name in RECIPES if '_coco' in name])
+@pytest.mark.parametrize('name', RECIPES)
 def test_layer_decay(name):
     cfg, recipe, model = load(CONFIGS / f'{name}.py'), RECIPES[name], built(name)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
