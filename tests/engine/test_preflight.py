@@ -105,3 +105,25 @@ def test_a_test_needs_no_weights_to_start_from_but_those_of_a_teacher():
         check_weights({'model': {'backbone': gone, 'teacher': gone}}, start=False)
     with pytest.raises(WeightsNotFoundError, match=r'^load_from: '):
         check_weights({'model': {'backbone': gone}, 'load_from': 'gone.pth'}, start=False)
+
+
+def test_weights_that_another_config_writes(monkeypatch):
+    """Named with their command, seen from a clone or from anywhere."""
+
+    def message(path, **options):
+        with pytest.raises(WeightsNotFoundError) as error:
+            check_weights({'model': {}, 'load_from': path, **options})
+        return str(error.value)
+
+    root = Path(__file__).resolve().parents[2]
+    name = 'eva02_mim_tiny_digits'
+    config, path = f'configs/digits/{name}.py', f'work_dirs/{name}/iter_1200.pth'
+    end = f'Train {root / config} first, which writes it: python tools/train.py {root / config}.'
+    assert message(path).endswith(f'{path}). {end}')
+    assert message(str(Path.cwd() / path)).endswith(end)
+    for other in (f'elsewhere/{name}/iter_1200.pth', 'work_dirs/*/iter_1200.pth'):
+        assert 'Train' not in message(other)
+    assert 'Train' not in message(path, resume=True)
+    monkeypatch.setattr(Path, 'is_file', lambda self: False)
+    monkeypatch.chdir(root)
+    assert message(path).endswith(end.replace(f'{root}/', ''))

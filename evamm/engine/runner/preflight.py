@@ -1,7 +1,10 @@
 """Is the data there? Asked before anything slow begins."""
 
+import glob
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[2]
 
 # They fetch their data themselves.
 _DOWNLOADING = ('MNIST', 'FashionMNIST', 'CIFAR10', 'CIFAR100')
@@ -139,7 +142,8 @@ def check_weights(cfg: Mapping, *, start: bool = True) -> None:
             checkpoint, but those of a teacher, which are in none.
 
     Raises:
-        WeightsNotFoundError: Names the key and the file.
+        WeightsNotFoundError: Names the key and the file and, for one that another config of evamm
+            writes, that config.
     """
     named = [
         (key, path)
@@ -156,4 +160,17 @@ def check_weights(cfg: Mapping, *, start: bool = True) -> None:
             kind = 'is a folder' if place.is_dir() else 'does not exist'
             raise WeightsNotFoundError(
                 f'{key}: the checkpoint {path} {kind} (looked for {place.absolute()}).'
+                + ('' if key == '--resume' else _how_to_train(place))
             )
+
+
+def _how_to_train(checkpoint: Path) -> str:
+    """Which config writes work_dirs/NAME/FILE, as words of a message."""
+    folder = checkpoint.absolute().parent
+    if folder.parent.name == 'work_dirs':
+        for root in (_PACKAGE.parent, _PACKAGE / '.mim'):  # a clone, a wheel
+            for config in sorted(root.glob(f'configs/*/{glob.escape(folder.name)}.py')):
+                if config.is_relative_to(Path.cwd()):
+                    config = config.relative_to(Path.cwd())
+                return f' Train {config} first, which writes it: python tools/train.py {config}.'
+    return ''
