@@ -125,6 +125,7 @@ def main() -> None:
     preflight.check_weights(cfg, start=False)
     runner = launch.build_runner(cfg)
     check_fit(runner, ('test',))
+    predictions.ask_for_coded_masks(runner, ('test',))
     if args.out is not None and args.out_item == 'pred':
         runner.test_evaluator.metrics.append(predictions.PredictionWriter(args.out))
     metrics = runner.test()

@@ -19,7 +19,7 @@ compat.require('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
 
 from mmengine.config import Config
 
-from evamm.engine.runner import launch, preflight
+from evamm.engine.runner import launch, predictions, preflight
 from evamm.engine.runner.find_checkpoint import checkpoint_to_resume
 from evamm.engine.runner.fit import check_fit
 
@@ -95,6 +95,7 @@ def main() -> None:
     preflight.check_weights(cfg)
     runner = launch.build_runner(cfg)
     check_fit(runner, ('train', 'val'))
+    predictions.ask_for_coded_masks(runner, ('val',))
     runner.train()
 
 

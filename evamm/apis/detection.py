@@ -190,7 +190,9 @@ class DetInferencer:
             on_error=on_error,
             progress=progress,
         )
-        with self._test_settings(score_thr, soft_nms, maskness_thr):
+        # Who asks for mmdet's samples gets its masks; else codes, as bitmaps may fill the memory.
+        mask_format = 'bitmap' if return_datasamples else 'rle'
+        with self._test_settings(score_thr, soft_nms, maskness_thr, mask_format):
             for indices, batch, errors in batches:
                 for index, sample in zip(indices, self.forward(batch) if batch else []):
                     source = sources[index]
@@ -233,6 +235,7 @@ class DetInferencer:
         score_thr: float,
         soft_nms: bool | dict[str, Any] | None,
         maskness_thr: bool | float | None,
+        mask_format: str,
     ) -> Iterator[None]:
         """The model's `test_cfg` with other choices, and back."""
         head = getattr(self.model, 'roi_head', None)
@@ -253,7 +256,7 @@ class DetInferencer:
         if maskness_thr and not head.with_mask:
             raise ValueError('maskness_thr needs masks, and this model finds boxes only.')
         before = head.test_cfg
-        settings = ConfigDict(before)
+        settings = ConfigDict(before, mask_format=mask_format)
         if soft_nms:
             chosen = soft_nms if isinstance(soft_nms, dict) else {}
             settings.soft_nms = {**SOFT_NMS, **chosen}
@@ -291,7 +294,8 @@ class DetInferencer:
         if self.classes is not None:
             entry['names'] = [self.classes[label] for label in entry['labels']]
         if 'masks' in found:
-            entry['masks'] = code_masks(found.masks)
+            coded = isinstance(found.masks, list)
+            entry['masks'] = found.masks if coded else code_masks(found.masks)
         return entry
 
     def _draw(
@@ -302,7 +306,7 @@ class DetInferencer:
         found = _cut(sample, score_thr).pred_instances
         options = dict(
             scores=found.scores.numpy(),
-            masks=np.asarray(found.masks, bool) if 'masks' in found else None,
+            masks=_bitmaps(found.masks) if 'masks' in found else None,
             names=self.classes,
         )
         boxes, labels = found.bboxes.numpy(), found.labels.numpy()
@@ -315,6 +319,22 @@ class DetInferencer:
         """Names of the models of evamm with published figures of boxes or masks."""
         tasks = ('Object Detection', 'Instance Segmentation')
         return sorted({name for task in tasks for name in list_models(pattern, task=task)})
+
+
+class _Decoded:
+    """Bitmaps [H, W] of run-length codes, one at a time."""
+
+    def __init__(self, codes: list[dict[str, Any]]) -> None:
+        self.codes = codes
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        from pycocotools import mask as rle
+
+        return rle.decode(self.codes[index])
+
+
+def _bitmaps(masks: Any) -> Any:
+    return _Decoded(masks) if isinstance(masks, list) else np.asarray(masks, bool)
 
 
 def _cut(sample: Any, score_thr: float) -> Any:

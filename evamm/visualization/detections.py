@@ -37,7 +37,7 @@ def draw_detections(
     labels: Sequence[int],
     *,
     scores: Sequence[float] | None = None,
-    masks: np.ndarray | None = None,
+    masks: Sequence[np.ndarray] | None = None,
     names: Sequence[str] | None = None,
 ) -> Image.Image:
     """Draws boxes over an image; the best ones last, so that they lie on top.
@@ -47,7 +47,7 @@ def draw_detections(
         boxes: Corners x1, y1, x2, y2 in pixels, [N, 4].
         labels: Class of each box, [N].
         scores: Score of each box, [N]; None for annotations.
-        masks: Pixels of each object, bool [N, H, W].
+        masks: Pixels of each object, [H, W] of bool.
         names: Names of all classes; None writes their numbers.
     """
     height, width = image.shape[:2]
@@ -84,7 +84,7 @@ def save_detections(
     path: str | os.PathLike,
     *,
     scores: Sequence[float] | None = None,
-    masks: np.ndarray | None = None,
+    masks: Sequence[np.ndarray] | None = None,
     names: Sequence[str] | None = None,
 ) -> Image.Image:
     """Writes `draw_detections` as a PNG, making its folder; gives the picture."""
@@ -107,7 +107,7 @@ def _colours(labels: Sequence[int], order: Sequence[int]) -> dict[int, tuple[int
 
 def _blend(
     image: np.ndarray,
-    masks: np.ndarray,
+    masks: Sequence[np.ndarray],
     colours: dict[int, tuple[int, int, int]],
     order: Sequence[int],
 ) -> np.ndarray:

@@ -283,6 +283,28 @@ def test_soft_nms_and_maskness_by_call(vitdet: evamm.DetInferencer) -> None:
             head.test_cfg = before
 
 
+def test_only_samples_have_the_pixels_of_all_masks(vitdet: evamm.DetInferencer) -> None:
+    """Thousands of masks of a large image fill the memory."""
+    cat = Path(__file__).resolve().parents[2] / 'demo/cat.JPEG'
+    formats, predict = [], vitdet.model.roi_head.predict_mask
+
+    def watched(*args: object, **kwargs: object) -> object:
+        results = predict(*args, **kwargs)
+        formats.append(type(results[0].masks))
+        return results
+
+    options = dict(pred_score_thr=0.0, return_vis=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vitdet.model.roi_head, 'predict_mask', watched)
+        coded = vitdet(cat, **options)
+        plain = vitdet(cat, return_datasamples=True, **options)
+    assert formats == [list, torch.Tensor]
+    (result,), (sample,) = coded['predictions'], plain['predictions']
+    decoded = np.stack([rle.decode(mask) for mask in result['masks']])
+    np.testing.assert_array_equal(decoded, sample.pred_instances.masks.numpy())
+    np.testing.assert_array_equal(*(out['visualization'][0] for out in (coded, plain)))
+
+
 @pytest.mark.parametrize('options', [{}, {'soft_nms': True}, {'maskness_thr': True}])
 def test_a_threshold_only_leaves_out(vitdet: evamm.DetInferencer, options: dict) -> None:
     """It is given to the model, which then has less to do, and changes nothing that stays."""

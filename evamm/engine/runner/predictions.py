@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.evaluator import BaseMetric
+from mmengine.runner import Runner
 
 from ..errors import ConfigError
+from .training_state import bare_model
 
 SUFFIXES = ('.json', '.npz')
 _KEPT = ('img_path', 'img_id', 'sample_idx', 'gt_label')
@@ -80,6 +83,30 @@ class PredictionWriter(BaseMetric):
             os.replace(temporary, self.path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def ask_for_coded_masks(runner: Runner, parts: Sequence[str]) -> None:
+    """Have evamm's detectors give masks as run-length codes where nothing needs their pixels.
+
+    The bitmaps of an image of 12 megapixels take 1.2 GB for 100 objects, and with Soft-NMS there
+    are thousands. Pictures need them, and so may metrics that are not evamm's. A `mask_format` in
+    `test_cfg` is left as it is.
+
+    Args:
+        runner: A runner with its loops, that has not begun.
+        parts: Its loops, of ``'val'`` and ``'test'``.
+    """
+    head = getattr(bare_model(runner), 'roi_head', None)
+    settings = getattr(head, 'test_cfg', None)
+    takes_format = getattr(head, 'takes_mask_format', False)
+    if not takes_format or settings is None or 'mask_format' in settings:
+        return
+    loops = [getattr(runner, f'{part}_loop') for part in parts]
+    metrics = [metric for loop in loops if loop is not None for metric in loop.evaluator.metrics]
+    draws = any(getattr(hook, 'draw', False) for hook in runner.hooks)
+    if not draws and all(type(metric).__module__.startswith('evamm.') for metric in metrics):
+        # The config of the run is not touched: other programs that read it expect bitmaps.
+        head.test_cfg = ConfigDict(settings, mask_format='rle')
 
 
 def _with_coded_masks(sample: dict) -> dict:

@@ -11,6 +11,8 @@ from .boxes import clip_boxes
 from .nms import class_wise_nms
 from .soft_nms import METHODS, soft_nms
 
+MASK_FORMATS = ('bitmap', 'rle')
+
 
 def select_detections(
     boxes: Tensor, probabilities: Tensor, size: Tensor, cfg: ConfigDict
@@ -67,6 +69,8 @@ def check_test_cfg(cfg: Mapping) -> None:
     threshold = cfg.get('maskness_thr')
     known = isinstance(threshold, share) and not isinstance(threshold, bool) and 0 < threshold < 1
     check(threshold is None or known, 'maskness_thr', 'None or a number between 0 and 1')
+    known = cfg.get('mask_format', MASK_FORMATS[0]) in MASK_FORMATS
+    check(known, 'mask_format', f'one of {MASK_FORMATS}')
     soft = cfg.get('soft_nms')
     names = (*list(signature(soft_nms).parameters)[3:], 'score_thr')
     check(

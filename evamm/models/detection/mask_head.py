@@ -1,6 +1,7 @@
 """Mask head and its targets."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from mmcv.ops import roi_align
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
-from mmdet.structures.mask import BitmapMasks, PolygonMasks
+from mmdet.structures.mask import BitmapMasks, PolygonMasks, encode_mask_results
 from mmdet.structures.mask.structures import polygon_to_bitmap
 from torch import Tensor, nn
 
@@ -143,14 +144,46 @@ def paste_masks(
     Returns:
         [N, height, width], bool.
     """
-    height, width = shape
-    pasted = probabilities.new_zeros((len(boxes), height, width), dtype=torch.bool)
-    one_by_one = probabilities.device.type == 'cpu'  # each within its box only
-    step = 1 if one_by_one else max(1, _PASTE_PIXELS // (height * width))
-    for start in range(0, len(boxes), step):
-        some = slice(start, start + step)
-        cut, place = _do_paste_mask(
-            probabilities[some, None], boxes[some], height, width, skip_empty=one_by_one
-        )
-        pasted[(some, *place)] = cut >= threshold
+    pasted = probabilities.new_zeros((len(boxes), *shape), dtype=torch.bool)
+    for some in _portions(probabilities, shape):
+        _paste(pasted[some], probabilities[some], boxes[some], threshold)
     return pasted
+
+
+def code_masks(
+    probabilities: Tensor, boxes: Tensor, shape: Sequence[int], threshold: float
+) -> list[dict[str, Any]]:
+    """What :func:`paste_masks` gives, as COCO's run-length codes.
+
+    The masks are not held all at once: a hundred of an image of 12 megapixels take 1.2 GB.
+
+    Args:
+        probabilities: [N, S, S].
+        boxes: [N, 4].
+        shape: Height and width of the image.
+        threshold: From here on a pixel belongs to the mask.
+
+    Returns:
+        N dicts with ``size`` [height, width] and ``counts`` (a string, as JSON has it).
+    """
+    codes = []
+    for some in _portions(probabilities, shape):
+        pasted = probabilities.new_zeros((len(boxes[some]), *shape), dtype=torch.bool)
+        _paste(pasted, probabilities[some], boxes[some], threshold)
+        codes += encode_mask_results(pasted.cpu().numpy())
+    return [{**code, 'counts': code['counts'].decode()} for code in codes]
+
+
+def _portions(probabilities: Tensor, shape: Sequence[int]) -> list[slice]:
+    """Masks that are pasted together: on a CPU one by one, each within its box only."""
+    alone = probabilities.device.type == 'cpu'
+    step = 1 if alone else max(1, _PASTE_PIXELS // (shape[0] * shape[1]))
+    return [slice(start, start + step) for start in range(0, len(probabilities), step)]
+
+
+def _paste(empty: Tensor, probabilities: Tensor, boxes: Tensor, threshold: float) -> None:
+    """Writes masks [N, S, S] into ``empty`` [N, height, width]."""
+    cut, place = _do_paste_mask(
+        probabilities[:, None], boxes, *empty.shape[1:], skip_empty=empty.device.type == 'cpu'
+    )
+    empty[(slice(None), *place)] = cut >= threshold

@@ -24,7 +24,7 @@ from .candidates import (
     sample_candidates,
 )
 from .detections import check_test_cfg, maskness, select_detections
-from .mask_head import mask_targets, paste_masks
+from .mask_head import code_masks, mask_targets, paste_masks
 from .precision import head_inputs, head_precision
 
 # Masks predicted at a time: with Soft-NMS there may be thousands in an image.
@@ -59,11 +59,12 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
         train_cfg: One for every stage with ``assigner``; the first one has ``sampler``, too, and
             ``mask_size`` (28).
         test_cfg: ``score_thr``, ``nms``, ``max_per_img``, ``soft_nms``, ``mask_thr_binary``,
-            ``maskness_thr``.
+            ``maskness_thr``, ``mask_format``: 'bitmap' or 'rle' (see :meth:`predict_mask`).
         init_cfg: mmengine's.
     """
 
     check_test_cfg = staticmethod(check_test_cfg)
+    takes_mask_format = True  # in `test_cfg`
 
     def __init__(
         self,
@@ -270,7 +271,10 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
         results_list: Sequence[InstanceData],
         rescale: bool = False,
     ) -> list[InstanceData]:
-        """Adds ``masks`` [N, H, W] (bool) to the detections, and maskness to their scores.
+        """Adds ``masks`` to the detections, and maskness to their scores.
+
+        ``masks`` is bool [N, H, W]. With ``mask_format='rle'`` in ``test_cfg`` it is a list of
+        COCO's run-length codes, and the bitmaps of an image are never held all at once.
 
         Args:
             x: Levels, [B, C, h, w].
@@ -298,7 +302,8 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
                 found = _to_original(found, meta)
             shape = meta['ori_shape' if rescale else 'img_shape'][:2]
             threshold = self.test_cfg.get('mask_thr_binary', 0.5)
-            found.masks = paste_masks(found.masks, found.bboxes, shape, threshold)
+            put = code_masks if self.test_cfg.get('mask_format') == 'rle' else paste_masks
+            found.masks = put(found.masks, found.bboxes, shape, threshold)
             results.append(found)
         return results
 

@@ -4,8 +4,10 @@ import copy
 from functools import reduce
 from operator import getitem
 
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as rle
 from torch import Tensor, nn
 
 pytest.importorskip('mmdet')
@@ -15,6 +17,7 @@ from mmengine import ConfigDict
 from evamm.engine.errors import ConfigError
 from evamm.engine.flop_meter import FlopMeter
 from evamm.engine.runner.parts import check_losses, check_parts
+from evamm.evaluation.detection.predictions import encode_masks
 
 from .tiny import DIMS, batch, build, sample, tiny_cfg
 
@@ -45,6 +48,7 @@ def predict(model: nn.Module, **meta: object) -> object:
     found = sample([], [], masks=False)
     found.set_metainfo(meta)
     with torch.no_grad():
+        torch.manual_seed(0)  # the same image every time
         data = model.data_preprocessor(batch(found), False)
         (found,) = model.eval()(**data, mode='predict')
     return found.pred_instances
@@ -132,6 +136,22 @@ def test_it_predicts_boxes_and_masks_in_original_pixels() -> None:
     assert 0 < len(found) <= 100 and found.masks.shape == (len(found), 96, 128)
     assert (found.bboxes[:, 2] <= 128).all() and found.bboxes[:, 2].max() > 64
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def test_masks_come_as_codes_where_a_config_says_so() -> None:
+    cfg = tiny_cfg()
+    cfg.test_cfg.rcnn.update(score_thr=0.0, maskness_thr=0.3)
+    model = build(cfg)
+    meta = dict(ori_shape=(96, 128), scale_factor=(0.5, 0.5))
+    expected = predict(model, **meta)
+    model.roi_head.test_cfg.mask_format = 'rle'
+    found = predict(model, **meta)
+    assert len(found) == len(found.masks) > 0 and expected.masks.any()
+    assert torch.equal(found.scores, expected.scores)
+    decoded = np.stack([rle.decode(code) for code in found.masks])
+    assert (decoded == expected.masks.numpy()).all()
+    metric = [encode_masks(instances.masks) for instances in (found, expected)]
+    assert metric[0] == metric[1]
 
 
 @pytest.mark.parametrize('cfg', [tiny_cfg(), without_masks()], ids=['masks', 'boxes'])

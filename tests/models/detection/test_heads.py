@@ -1,5 +1,7 @@
 """Box head, mask head, RoI extractor and data preprocessor by themselves."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ pytest.importorskip('mmdet')
 
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.registry import DefaultScope
+from pycocotools import mask as rle
 from torch import nn
 
 from evamm.models.detection import (
@@ -15,10 +18,13 @@ from evamm.models.detection import (
     ViTDetBBoxHead,
     ViTDetMaskHead,
     ViTDetRoIExtractor,
+    mask_head,
 )
-from evamm.models.detection.mask_head import mask_targets, paste_masks
+from evamm.models.detection.mask_head import code_masks, mask_targets, paste_masks
 
 from .tiny import batch, build, sample, tiny_cfg
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 
 def in_mmdet(cls: type, *args: object, **kwargs: object) -> nn.Module:
@@ -156,6 +162,30 @@ def test_masks_are_pasted_where_the_boxes_are() -> None:
     expected[1, :8, 4:8] = True
     assert torch.equal(found, expected)
     assert paste_masks(masks[:0], boxes[:0], (12, 16), 0.5).shape == (0, 12, 16)
+
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=CUDA)])
+def test_coded_masks_are_the_pasted_ones_but_never_all_at_once(device, monkeypatch) -> None:
+    masks = torch.rand(5, 28, 28, device=device)
+    boxes = torch.tensor(
+        [[2.0, 3, 10, 9], [0, 0, 16, 12], [-5, -5, -1, -1], [1.5, 0, 9, 11.2], [3, 3, 5, 4]],
+        device=device,
+    )
+    expected = paste_masks(masks, boxes, (12, 16), 0.5)
+    paste, seen = mask_head._paste, []
+
+    def watched(empty: torch.Tensor, *args: object) -> None:
+        seen.append(empty.numel())
+        paste(empty, *args)
+
+    monkeypatch.setattr(mask_head, '_paste', watched)
+    monkeypatch.setattr(mask_head, '_PASTE_PIXELS', 2 * 12 * 16)
+    codes = code_masks(masks, boxes, (12, 16), 0.5)
+    assert max(seen) <= 2 * 12 * 16 and sum(seen) == expected.numel()
+    assert json.loads(json.dumps(codes)) == codes
+    decoded = np.stack([rle.decode(code) for code in codes])
+    assert (decoded == expected.cpu().numpy()).all()
+    assert code_masks(masks[:0], boxes[:0], (12, 16), 0.5) == []
 
 
 def test_every_image_becomes_the_same_square() -> None:
