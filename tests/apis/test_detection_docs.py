@@ -23,6 +23,18 @@ BLOCKS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
 CONFIG = next(block for block in BLOCKS if 'kitchen' in block)
 
 
+def test_the_first_commands_train_what_the_later_ones_start_from() -> None:
+    block = re.search(r'```shell\n(.*?)```', PAGE, re.DOTALL)[1]
+    paths = re.findall(r'tools/train.py (\S+)', block)
+    assert paths[-1].endswith('cascade_mask_rcnn_eva02_tiny_digits.py')
+    trained: set[str] = set()
+    for path in paths:
+        text = Config.fromfile(ROOT / path).dump()
+        assert set(re.findall(r"'work_dirs/(\w+)/iter_\d+\.pth'", text)) <= trained, path
+        trained.add(Path(path).stem)
+    assert len(trained) > 1
+
+
 def shrink(config: Config) -> None:
     """Everything small enough for a test; names, classes and structure stay."""
     config.model.backbone.pop('arch')
