@@ -202,6 +202,20 @@ def test_a_head_with_another_number_of_classes_is_named_before_the_first_batch(c
     check_fit(make_runner(cfg), ('train', 'val'))
 
 
+def test_what_cannot_be_evaluated_is_named_before_the_first_batch(cfg, make_runner, coco):
+    """The validation loads no masks, so that its data set does not miss one."""
+    content = json.loads((coco / 'a.json').read_text())
+    content['annotations'][5]['segmentation'] = []
+    (coco / 'a.json').write_text(json.dumps(content))
+    cfg['train_dataloader']['dataset']['max_bad'] = 0.1
+    cfg['val_evaluator'].update(metric=['bbox', 'segm'], bad_data='stop')
+    words = 'CocoMetric: .*a.json: 1 of 24 annotations cannot be used: 1 annotations without a mask'
+    with pytest.raises(DataError, match=words):
+        check_fit(make_runner(cfg), ('train', 'val'))
+    cfg['val_evaluator']['bad_data'] = 'skip'
+    check_fit(make_runner(cfg), ('train', 'val'))
+
+
 @pytest.mark.parametrize('key', ['roi_head.bbox_head', 'bbox_head', 'head'])
 def test_the_head_that_knows_classes_is_found_in_cascades_too(key):
     model, *names = nn.Module(), *key.split('.')

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from mmengine import fileio
-from pycocotools import mask as mask_util
 
 from ..checks import DataError
 from .bad_data import BadData
+from .problems import box_problem, image_problem, mask_problem, value_of
 
 # What stands for the label of a category that is none of the classes, or is not in the file.
 NO_CLASS = -2
@@ -33,17 +33,26 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def read_coco_json(path: str, backend_args: dict | None = None) -> dict[str, Any]:
+def read_coco_json(
+    path: str, backend_args: dict | None = None, owner: str = 'the data set'
+) -> dict[str, Any]:
     """The lists of an annotation file.
 
     Args:
         path: The file, wherever mmengine can read.
         backend_args: Arguments of the file backend.
+        owner: Whose `ann_file` it is, for messages.
 
     Raises:
-        DataError: It is not in COCO's format.
+        DataError: It does not exist, or is not in COCO's format.
     """
-    content = fileio.get(path, backend_args=backend_args)
+    try:
+        content = fileio.get(path, backend_args=backend_args)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(
+            f'the annotation file {path} does not exist (looked for {os.path.abspath(path)}); '
+            f'correct `ann_file` of {owner}.'
+        ) from error
     try:
         data = json.loads(content)
     except ValueError as error:
@@ -88,7 +97,7 @@ def categories_of(
     entries = [
         entry
         for entry in data['categories']
-        if _value(entry, 'id') is not None and _value(entry, 'name') is not None
+        if value_of(entry, 'id') is not None and value_of(entry, 'name') is not None
     ]
     if len({entry['id'] for entry in entries}) != len(data['categories']):
         raise DataError(f'{path}: every category needs a "name" and an "id" of its own.')
@@ -153,6 +162,7 @@ class Annotations:
         bad: Takes note of what is wrong.
         with_mask: Every annotation needs a segmentation.
         check_files: Look whether the images exist.
+        with_ignored: Also those whose own flag says `ignore`; pycocotools evaluates them.
     """
 
     def __init__(
@@ -164,11 +174,13 @@ class Annotations:
         *,
         with_mask: bool,
         check_files: bool,
+        with_ignored: bool = False,
     ) -> None:
         self.data = data
         self._labels = labels
         self._bad = bad
         self._with_mask = with_mask
+        self._with_ignored = with_ignored
         self._entries = self._usable_images(image_path, check_files)
         self._rows = data['annotations']
 
@@ -179,7 +191,7 @@ class Annotations:
         self._listed = set()
         exists = _Folders() if check_files else lambda path: True
         for number, entry in enumerate(self.data['images']):
-            problem = _image_problem(entry)
+            problem = image_problem(entry)
             if problem is None and entry['id'] in self._listed:
                 problem = 'images whose id is taken'
             if problem is None:
@@ -190,7 +202,7 @@ class Annotations:
                     self._bad.add('images', 'images without a file name', str(entry)[:80])
                     continue
                 if path is not None and exists(path):
-                    found[entry['id']] = (entry, path)
+                    found[entry['id']] = (_with_whole_size(entry), path)
                 elif path is not None:
                     self._bad.add('images', 'missing files', path)
             else:
@@ -209,11 +221,32 @@ class Annotations:
         owners = np.fromiter((places.get(image_id, -1) for image_id in ids), np.int64, len(rows))
         for number in np.flatnonzero(owners < 0):
             if ids[number] not in self._listed:
-                self._reject('annotations of an image that is not listed', rows[number])
+                self.reject('annotations of an image that is not listed', rows[number])
         order = np.argsort(owners, kind='stable')
         bounds = np.searchsorted(owners[order], np.arange(len(places) + 1))
         for place, (entry, path) in enumerate(self._entries.values()):
             yield Image(entry, path, order[bounds[place] : bounds[place + 1]])
+
+    def usable(self, image: Image) -> Iterator[tuple[dict, int]]:
+        """Usable annotations of an image as they are in the file, with their labels."""
+        height, width = image.entry['height'], image.entry['width']
+        for number in image.rows:
+            row = self._rows[number]
+            label = self._labels.get(value_of(row, 'category_id'), UNLISTED)
+            if label == NO_CLASS or (row.get('ignore', 0) and not self._with_ignored):
+                continue
+            problem = None
+            if label == UNLISTED:
+                problem = 'annotations of a category that is not listed'
+            problem = problem or box_problem(row.get('bbox'), height, width)
+            if problem is None and (row.get('iscrowd') or 0) not in (0, 1):
+                problem = 'annotations whose iscrowd is neither 0 nor 1'
+            if problem is None and self._with_mask:
+                problem = mask_problem(row.get('segmentation'), height, width)
+            if problem is None:
+                yield row, label
+            else:
+                self.reject(problem, row, image)
 
     def instances(self, image: Image) -> list[dict]:
         """Usable annotations of an image in mmdet's format.
@@ -222,24 +255,8 @@ class Annotations:
             `bbox` as x1, y1, x2, y2 in pixels, `bbox_label`, `ignore_flag` (1 for a crowd) and,
             with masks, `mask`.
         """
-        height, width = image.entry['height'], image.entry['width']
         instances = []
-        for number in image.rows:
-            row = self._rows[number]
-            label = self._labels.get(_value(row, 'category_id'), UNLISTED)
-            if label == NO_CLASS or row.get('ignore', 0):
-                continue
-            problem = None
-            if label == UNLISTED:
-                problem = 'annotations of a category that is not listed'
-            problem = problem or _box_problem(row.get('bbox'), height, width)
-            if problem is None and (row.get('iscrowd') or 0) not in (0, 1):
-                problem = 'annotations whose iscrowd is neither 0 nor 1'
-            if problem is None and self._with_mask:
-                problem = _mask_problem(row.get('segmentation'), height, width)
-            if problem is not None:
-                self._reject(problem, row, image)
-                continue
+        for row, label in self.usable(image):
             left, top, box_width, box_height = row['bbox']
             instance = {
                 'bbox': [left, top, left + box_width, top + box_height],
@@ -267,7 +284,9 @@ class Annotations:
                 self._bad.add('kept', 'annotations without an id of their own', _place(row))
             seen.add(number)
 
-    def _reject(self, problem: str, row: Any, image: Image | None = None) -> None:
+    def reject(self, problem: str, row: Any, image: Image | None = None) -> None:
+        """Note that an annotation cannot be used."""
+
         def where() -> str:
             text = _place(row)
             return text if image is None else f'{text}, {os.path.basename(image.path)}'
@@ -277,13 +296,7 @@ class Annotations:
 
 def _place(row: Any) -> str:
     """Which annotation it is, in words."""
-    return f'annotation {_value(row, "id")} of image {_value(row, "image_id")}'
-
-
-def _value(row: Any, key: str) -> Any:
-    """Value of a key, None where it is not there or cannot be one."""
-    value = row.get(key) if isinstance(row, dict) else None
-    return None if isinstance(value, (list, dict)) else value
+    return f'annotation {value_of(row, "id")} of image {value_of(row, "image_id")}'
 
 
 def _column(rows: Sequence[Any], key: str) -> list:
@@ -293,68 +306,14 @@ def _column(rows: Sequence[Any], key: str) -> list:
         hash(tuple(column))
         return column
     except (KeyError, TypeError):  # not all entries are as they should be
-        return [_value(row, key) for row in rows]
+        return [value_of(row, key) for row in rows]
 
 
-def _image_problem(entry: Any) -> str | None:
-    if _value(entry, 'id') is None:
-        return 'images without an id'
-    if not any(isinstance(entry.get(key), str) for key in ('file_name', 'coco_url')):
-        return 'images without a file name'
-    if not all(isinstance(entry.get(key), int) and entry[key] > 0 for key in ('width', 'height')):
-        return 'images without width and height'
-    return None
-
-
-def _box_problem(box: Any, height: int, width: int) -> str | None:
-    """Why [x, y, width, height] cannot be used; None if it can."""
-    if box is None:
-        return 'annotations without a box'
-    try:
-        left, top, box_width, box_height = box
-        area = box_width > 0 and box_height > 0  # also false for NaN
-        inside = left < width and top < height and left + box_width > 0 and top + box_height > 0
-        finite = left + top + box_width + box_height < float('inf')
-    except (TypeError, ValueError):
-        return 'boxes that are not four numbers'
-    if box_width < 0 or box_height < 0:
-        return 'boxes of negative size'
-    if not area or not finite:
-        return 'boxes without area'
-    return None if inside else 'boxes outside of their image'
-
-
-def _mask_problem(mask: Any, height: int, width: int) -> str | None:
-    """Why a segmentation cannot be used; None if it can."""
-    if not mask:
-        return 'annotations without a mask, though masks are asked for'
-    if isinstance(mask, list):
-        usable = any(is_polygon(part) for part in mask)
-        return None if usable else 'masks without a polygon of three points'
-    if not isinstance(mask, dict) or 'counts' not in mask or 'size' not in mask:
-        return 'masks that are neither polygons nor runs'
-    if mask['size'] != [height, width]:
-        return 'masks of another size than their image'
-    counts = mask['counts']
-    try:
-        if isinstance(counts, list):
-            covers = sum(counts) == height * width and min(counts) >= 0
-        else:  # damaged compressed runs are too many
-            covers = mask_util.area(mask) <= height * width
-    except (TypeError, ValueError):
-        return 'masks that are neither polygons nor runs'
-    return None if covers else 'masks whose runs do not cover their image'
-
-
-def is_polygon(part: Any) -> bool:
-    """Whether this is [x1, y1, x2, y2, x3, y3, ...] with finite numbers."""
-    if not isinstance(part, list) or len(part) % 2 or len(part) < 6:
-        return False
-    try:
-        total = sum(part)
-    except TypeError:
-        return False
-    return total - total == 0  # false for NaN and infinity
+def _with_whole_size(entry: Mapping) -> Mapping:
+    """The entry with an int as height and width, which masks and images are compared with."""
+    if isinstance(entry['height'], int) and isinstance(entry['width'], int):
+        return entry
+    return {**entry, 'height': int(entry['height']), 'width': int(entry['width'])}
 
 
 class _Folders:

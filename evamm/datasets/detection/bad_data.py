@@ -11,6 +11,22 @@ _SHOWN = 3
 CHOICES = ('skip', 'stop')
 
 
+def check_settings(name: str, bad_data: object, max_bad: object) -> None:
+    """
+    Args:
+        name: Of the class that has these arguments.
+        bad_data: A choice, see :class:`BadData`.
+        max_bad: A limit.
+
+    Raises:
+        ValueError: One of them is none.
+    """
+    if bad_data not in CHOICES:
+        raise ValueError(f'{name}: `bad_data` must be one of {CHOICES}, found {bad_data!r}')
+    if isinstance(max_bad, bool) or not isinstance(max_bad, (int, float)):
+        raise ValueError(f'{name}: `max_bad` must be a share from 0 to 1, found {max_bad!r}')
+
+
 class BadData:
     """Problems of one annotation file.
 
@@ -18,14 +34,20 @@ class BadData:
         source: Name of the file.
         choice: 'skip' leaves out what cannot be used; 'stop' allows no problem.
         limit: Largest share of annotations, or of images, that may be bad; one always may.
+        owner: Whose arguments `bad_data` and `max_bad` are, for messages.
     """
 
-    def __init__(self, source: str, choice: str = 'skip', limit: float = 0.01) -> None:
-        if choice not in CHOICES:
-            raise ValueError(f'`bad_data` must be one of {CHOICES}, found {choice!r}')
+    def __init__(
+        self,
+        source: str,
+        choice: str = 'skip',
+        limit: float = 0.01,
+        owner: str = 'the data set',
+    ) -> None:
         self.source = source
         self.choice = choice
         self.limit = limit
+        self.owner = owner
         self.counts: dict[str, dict[str, int]] = {
             of: {} for of in ('annotations', 'images', 'kept')
         }
@@ -78,14 +100,14 @@ class BadData:
         if self.choice == 'stop' and found:
             deed = 'leave them out' if left_out else 'keep them'
             raise DataError(
-                f'{found} Correct the file, or set bad_data="skip" of the data set to {deed}.'
+                f'{found} Correct the file, or set bad_data="skip" of {self.owner} to {deed}.'
             )
         for of, total in (('annotations', annotations), ('images', images), ('kept', annotations)):
             if sum(self.counts[of].values()) > max(1, self.limit * total):
                 of = 'annotations' if of == 'kept' else of
                 raise DataError(
                     f'{found} That is more than max_bad={self.limit:g} of the {of}; correct the '
-                    'file, or allow more.'
+                    f'file, or allow more by max_bad of {self.owner}.'
                 )
         for text, deed in ((left_out, 'left out'), (kept, 'kept')):
             if text:

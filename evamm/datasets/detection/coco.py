@@ -21,7 +21,7 @@ from .annotations import (
     no_garbage_collection,
     read_coco_json,
 )
-from .bad_data import CHOICES, BadData
+from .bad_data import BadData, check_settings
 from .loading import image_sizes
 
 
@@ -82,19 +82,12 @@ class CocoDataset(datasets.CocoDataset):
         max_refetch: int = 1000,
         backend_args: dict | None = None,
     ) -> None:
-        if bad_data not in CHOICES:
-            raise ValueError(
-                f'{type(self).__name__}: `bad_data` must be one of {CHOICES}, found {bad_data!r}'
-            )
+        check_settings(type(self).__name__, bad_data, max_bad)
         data_prefix = data_prefix or {'img': ''}
         if not isinstance(data_prefix, Mapping) or not isinstance(data_prefix.get('img'), str):
             raise ValueError(
                 f"{type(self).__name__}: `data_prefix` must be dict(img='FOLDER'), found "
                 f'{data_prefix!r}'
-            )
-        if isinstance(max_bad, bool) or not isinstance(max_bad, (int, float)):
-            raise ValueError(
-                f'{type(self).__name__}: `max_bad` must be a share from 0 to 1, found {max_bad!r}'
             )
         self.bad_data = bad_data
         self.max_bad = max_bad

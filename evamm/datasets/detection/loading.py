@@ -13,7 +13,7 @@ from pycocotools import mask as mask_util
 from evamm.registry import TRANSFORMS
 
 from ..checks import DataError
-from .annotations import is_polygon
+from .problems import is_polygon
 
 
 class ImageSizeError(DataError):

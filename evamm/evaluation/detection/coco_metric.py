@@ -2,11 +2,11 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine import fileio
+from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from rich.console import Console
@@ -14,10 +14,11 @@ from rich.table import Table
 
 from evamm.datasets.checks import DataError
 from evamm.datasets.detection.annotations import no_garbage_collection
+from evamm.datasets.detection.bad_data import BadData, check_settings
 from evamm.registry import METRICS
 
 from .average_precision import Curves, evaluate, require_faster_coco_eval
-from .ground_truth import GroundTruth
+from .ground_truth import OWNER, GroundTruth, Part
 from .predictions import ImagePredictions, with_mask_areas
 
 IOU_TYPES = ('bbox', 'segm')
@@ -31,6 +32,9 @@ class CocoMetric(BaseMetric):
     rounded. The numbers are those of pycocotools; -1 means that there is nothing to find. Images
     that were not predicted do not count: a part of a data set can be evaluated.
 
+    The annotation file is read and checked once, when a run begins, by the rules of the data sets:
+    what they leave out is not looked for either.
+
     Args:
         ann_file: Annotation file of the data set.
         metric: 'bbox', 'segm' or both.
@@ -40,9 +44,14 @@ class CocoMetric(BaseMetric):
         outfile_prefix: Write all predictions to PREFIX.bbox.json and PREFIX.segm.json, in the
             format of COCO's and LVIS's evaluation servers.
         format_only: Only write them; for sets without annotations.
+        bad_data: 'skip' leaves out and counts what cannot be used; 'stop' allows nothing.
+        max_bad: Largest share of the annotations, or of the images, that may be bad.
         collect_device: Where the results of several processes are collected, 'cpu' or 'gpu'.
         prefix: What the names of the results begin with.
         backend_args: Arguments of the file backend, see mmengine.fileio.
+
+    Raises:
+        DataError: The file cannot be used, or too much of it is bad; says what and where.
     """
 
     default_prefix = 'coco'
@@ -57,6 +66,8 @@ class CocoMetric(BaseMetric):
         max_dets: int = 100,
         outfile_prefix: str | None = None,
         format_only: bool = False,
+        bad_data: str = 'skip',
+        max_bad: float = 0.01,
         collect_device: str = 'cpu',
         prefix: str | None = None,
         backend_args: dict | None = None,
@@ -68,6 +79,7 @@ class CocoMetric(BaseMetric):
             raise ValueError(f'{name}: `metric` must be of {IOU_TYPES}, found {metric!r}')
         if format_only and outfile_prefix is None:
             raise ValueError(f'{name}: `format_only` needs `outfile_prefix`')
+        check_settings(name, bad_data, max_bad)
         if not format_only:
             require_faster_coco_eval()
         self.ann_file = ann_file
@@ -75,7 +87,10 @@ class CocoMetric(BaseMetric):
         self.max_dets = max_dets
         self.outfile_prefix = outfile_prefix
         self.format_only = format_only
+        self.bad_data = bad_data
+        self.max_bad = max_bad
         self.backend_args = backend_args
+        self._truth: GroundTruth | None = None
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -84,14 +99,21 @@ class CocoMetric(BaseMetric):
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict) -> None:
-        # Set when a run begins: the right time to miss a file.
-        if not self.format_only and not fileio.exists(self.ann_file, self.backend_args):
-            raise DataError(
-                f'{type(self).__name__}: the annotation file {self.ann_file} does not exist '
-                f'(looked for {os.path.abspath(self.ann_file)}); correct `ann_file` of the '
-                'evaluator.'
-            )
+        # Set when a run begins: the right time to miss a file, or a mask in it.
         self._dataset_meta = meta
+        self._truth = self._read_truth() if is_main_process() else None
+
+    def _read_truth(self) -> GroundTruth:
+        source = f'{type(self).__name__}: {self.ann_file}'
+        return GroundTruth(
+            self.ann_file,
+            self.dataset_meta,
+            BadData(source, self.bad_data, self.max_bad, OWNER),
+            self.backend_args,
+            by_id=self.CLASSES_BY_ID,
+            with_mask='segm' in self.metrics,
+            with_annotations=not self.format_only,
+        )
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
         """Take the predictions of a batch."""
@@ -104,16 +126,10 @@ class CocoMetric(BaseMetric):
         """Average precisions of all images."""
         # What fills up the last batches of several processes comes twice.
         predictions = list({result.image_id: result for result in results}.values())
-        truth = GroundTruth(
-            self.ann_file,
-            self.dataset_meta,
-            {result.image_id for result in predictions},
-            self.backend_args,
-            by_id=self.CLASSES_BY_ID,
-        )
-        if len(truth.images) < truth.listed:
+        truth = self._truth.part({result.image_id for result in predictions})
+        if len(truth.images) < self._truth.listed:
             print_log(
-                f'{len(truth.images)} of the {truth.listed} images in {self.ann_file} are '
+                f'{len(truth.images)} of the {self._truth.listed} images in {self.ann_file} are '
                 'evaluated.',
                 logger='current',
                 level=logging.WARNING,
@@ -135,14 +151,10 @@ class CocoMetric(BaseMetric):
                 found.update(self._evaluate(iou_type, predictions, truth))
         return found
 
-    def _compare_sizes(self, predictions: Sequence[ImagePredictions], truth: GroundTruth) -> None:
+    def _compare_sizes(self, predictions: Sequence[ImagePredictions], truth: Part) -> None:
         """Boxes in the pixels of another image match nothing; say so."""
-        stated = {image['id']: (image.get('height'), image.get('width')) for image in truth.images}
-        other = [
-            result
-            for result in predictions
-            if None not in stated[result.image_id] and result.size != stated[result.image_id]
-        ]
+        stated = {image['id']: (image['height'], image['width']) for image in truth.images}
+        other = [result for result in predictions if result.size != stated[result.image_id]]
         if other:
             height, width = stated[other[0].image_id]
             print_log(
@@ -155,7 +167,7 @@ class CocoMetric(BaseMetric):
             )
 
     def _evaluate(
-        self, iou_type: str, predictions: Sequence[ImagePredictions], truth: GroundTruth
+        self, iou_type: str, predictions: Sequence[ImagePredictions], truth: Part
     ) -> dict[str, float]:
         rows = [row for image in predictions for row in image.rows(iou_type, truth.category_ids)]
         curves = evaluate(
@@ -195,9 +207,7 @@ class CocoMetric(BaseMetric):
         print_log(f'\n{captured.get()}', logger='current')
         return values
 
-    def _write(
-        self, iou_type: str, predictions: Sequence[ImagePredictions], truth: GroundTruth
-    ) -> None:
+    def _write(self, iou_type: str, predictions: Sequence[ImagePredictions], truth: Part) -> None:
         rows = [row for image in predictions for row in image.rows(iou_type, truth.category_ids)]
         for row in rows:
             row.pop('area', None)

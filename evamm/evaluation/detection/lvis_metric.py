@@ -11,7 +11,7 @@ from evamm.registry import METRICS
 
 from .average_precision import Curves, evaluate
 from .coco_metric import CocoMetric
-from .ground_truth import GroundTruth
+from .ground_truth import GroundTruth, Part
 from .predictions import ImagePredictions, with_mask_areas
 
 _GROUPS = ('r', 'c', 'f')
@@ -39,6 +39,8 @@ class LVISMetric(CocoMetric):
             (official: 300).
         outfile_prefix: See :class:`CocoMetric`.
         format_only: See :class:`CocoMetric`.
+        bad_data: See :class:`CocoMetric`.
+        max_bad: See :class:`CocoMetric`.
         collect_device: See :class:`CocoMetric`.
         prefix: What the names of the results begin with.
         backend_args: Arguments of the file backend, see mmengine.fileio.
@@ -55,6 +57,8 @@ class LVISMetric(CocoMetric):
         max_dets: int = 300,
         outfile_prefix: str | None = None,
         format_only: bool = False,
+        bad_data: str = 'skip',
+        max_bad: float = 0.01,
         collect_device: str = 'cpu',
         prefix: str | None = None,
         backend_args: dict | None = None,
@@ -66,13 +70,26 @@ class LVISMetric(CocoMetric):
             max_dets=max_dets,
             outfile_prefix=outfile_prefix,
             format_only=format_only,
+            bad_data=bad_data,
+            max_bad=max_bad,
             collect_device=collect_device,
             prefix=prefix,
             backend_args=backend_args,
         )
 
+    def _read_truth(self) -> GroundTruth:
+        truth = super()._read_truth()
+        frequencies = [entry.get('frequency') for entry in truth.categories]
+        wrong = [number for number, group in enumerate(frequencies) if group not in _GROUPS]
+        if wrong and not self.format_only:
+            raise DataError(
+                f'{self.ann_file}: category {truth.names[wrong[0]]!r} has no frequency ("r", "c" '
+                'or "f"); it is not an annotation file of LVIS, which CocoMetric can evaluate.'
+            )
+        return truth
+
     def _evaluate(
-        self, iou_type: str, predictions: Sequence[ImagePredictions], truth: GroundTruth
+        self, iou_type: str, predictions: Sequence[ImagePredictions], truth: Part
     ) -> dict[str, float]:
         curves = federated_curves(iou_type, predictions, truth, self.max_dets)
         values = {
@@ -83,12 +100,7 @@ class LVISMetric(CocoMetric):
             'APm': curves.average_precision(area='medium'),
             'APl': curves.average_precision(area='large'),
         }
-        frequencies = [entry.get('frequency') for entry in truth.categories]
-        if not set(frequencies) <= set(_GROUPS):
-            raise DataError(
-                f'{self.ann_file}: a category has no frequency ("r", "c" or "f"); it is not an '
-                'annotation file of LVIS.'
-            )
+        frequencies = [entry['frequency'] for entry in self._truth.categories]
         for group in _GROUPS:
             places = [place for place, of in enumerate(frequencies) if of == group]
             values[f'AP{group}'] = curves.average_precision(categories=places)
@@ -98,7 +110,7 @@ class LVISMetric(CocoMetric):
 
 
 def federated_curves(
-    iou_type: str, predictions: Sequence[ImagePredictions], truth: GroundTruth, max_dets: int
+    iou_type: str, predictions: Sequence[ImagePredictions], truth: Part, max_dets: int
 ) -> Curves:
     """Precision and recall of every category on the images in which it counts.
 

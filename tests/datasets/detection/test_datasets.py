@@ -225,6 +225,16 @@ def test_bad_images_are_named_or_left_out(coco, build, tmp_path):
         build(coco, bad_data='stop', check_files=False)
 
 
+def test_whole_sizes_written_with_a_point_are_sizes(coco, build):
+    coco['images'][1].update(width=60.0, height=40.0)
+    info = build(coco, bad_data='stop').get_data_info(1)
+    assert (info['height'], info['width']) == SIZE
+    assert type(info['height']) is type(info['width']) is int
+    coco['images'][1]['width'] = 60.5
+    with pytest.raises(DataError, match='1 images without width and height'):
+        build(coco, bad_data='stop')
+
+
 def test_too_much_bad_data_stops_in_any_case(coco, build):
     for row in coco['annotations'][:3]:
         row['bbox'] = [0, 0, 0, 0]
@@ -298,6 +308,9 @@ def test_other_files_are_recognised(tmp_path, build):
     (tmp_path / 'b.json').write_text('{"images": [')
     with pytest.raises(DataError, match='b.json is not JSON'):
         CocoDataset(ann_file=str(tmp_path / 'b.json'))
+    words = r'the annotation file nowhere/c.json does not exist \(looked for /.*nowhere/c.json\)'
+    with pytest.raises(DataError, match=f'{words}; correct `ann_file` of the data set'):
+        CocoDataset(ann_file='c.json', data_root='nowhere')
     with pytest.raises(ValueError, match='must be one of'):
         CocoDataset(bad_data='ignore')
 

@@ -172,10 +172,8 @@ def test_classes_are_found_by_name_whatever_the_order_of_the_file(tmp_path):
     }
     metric.process(None, samples)
     assert metric.evaluate(len(samples)) == expected
-    metric.dataset_meta = {**metric.dataset_meta, 'category_ids': [2, 4, 6, 9]}
-    metric.process(None, samples)
     with pytest.raises(DataError, match='no category 9.*must be the same file'):
-        metric.evaluate(len(samples))
+        metric.dataset_meta = {**metric.dataset_meta, 'category_ids': [2, 4, 6, 9]}
 
 
 def test_maskness_changes_masks_only(tmp_path):
@@ -236,17 +234,6 @@ def test_what_does_not_fit_is_one_sentence(tmp_path):
         del sample['pred_instances']['masks']
     with pytest.raises(DataError, match='predicts no masks'):
         evaluated(CocoMetric(str(path), 'segm'), truth, boxes)
-    for row in truth['annotations']:
-        del row['segmentation']
-    path.write_text(json.dumps(truth))
-    with pytest.raises(DataError, match='has no segmentation'):
-        evaluated(CocoMetric(str(path), 'segm'), truth, samples)
-    for entry in truth['categories']:
-        del entry['frequency']
-    del truth['annotations'][0]['image_id']  # the data set leaves it out; no traceback here
-    path.write_text(json.dumps(truth))
-    with pytest.raises(DataError, match='no frequency'):
-        evaluated(LVISMetric(str(path)), truth, samples)
     with pytest.raises(ValueError, match='must be of'):
         CocoMetric(str(path), 'proposal')
 
