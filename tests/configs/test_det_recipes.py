@@ -216,7 +216,7 @@ def test_what_all_recipes_share(name):
     assert optim.constructor == 'evamm.LayerDecayOptimWrapperConstructor'
     assert optim.paramwise_cfg.rule == 'detection'
     assert not {'clip_grad', 'accumulative_counts', 'loss_scale'} & set(optim)
-    assert not cfg.get('find_unused_parameters', False)
+    assert not cfg.get('find_unused_parameters', False) and cfg.env_cfg.tf32
     assert cfg.param_scheduler.warmup_factor == 0.001
     hooks = cfg.get('custom_hooks', [])
     assert hooks in ([], [dict(type='evamm.EMAHook', momentum=1e-4)])  # 1 - 0.9999

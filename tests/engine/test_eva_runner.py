@@ -300,3 +300,20 @@ def test_an_unknown_load_option_is_named(toy_cfg, make_runner, run_dir):
     runner = make_runner(toy_cfg)
     with pytest.raises(CheckpointError, match='load_options: prefer_emma.*prefer_ema'):
         runner.load_or_resume()
+
+
+@pytest.fixture
+def matmul():
+    yield torch.backends.cuda.matmul
+    torch.backends.cuda.matmul.allow_tf32 = False  # PyTorch's default
+
+
+def test_tf32_is_set_for_gpus_only(toy_cfg, make_runner, matmul):
+    x = torch.randn(64, 512)
+    expected = x @ x.T
+    for setting, found in ((None, False), (True, True), (None, True), (False, False)):
+        toy_cfg['env_cfg'] = {} if setting is None else {'tf32': setting}
+        make_runner(toy_cfg)
+        assert matmul.allow_tf32 == found
+        assert torch.backends.mkldnn.matmul.fp32_precision in ('none', 'ieee')
+        assert torch.equal(x @ x.T, expected)

@@ -45,6 +45,8 @@ class EVARunner(Runner):
     - ``auto_scale_lr`` counts gradient accumulation.
     - ``compile=True``, or a dict of arguments of
       :func:`evamm.engine.strategies.compile_blocks`, compiles each kind of block once.
+    - ``env_cfg.tf32=True`` lets matrix products of float32 run in TF32 on a GPU, ``False`` forbids
+      it; without it PyTorch's setting stays. Convolutions have a switch of their own, which is on.
     - ``model_wrapper_cfg=dict(type='evamm.FSDP2')`` shards the model over all processes.
     - Several processes run on CPUs too (gloo), for tests and small machines.
 
@@ -63,6 +65,9 @@ class EVARunner(Runner):
         """Set up processes and seeds; mmengine's own start of a process group needs CUDA."""
         if self.launcher == 'pytorch' and not torch.cuda.is_available() and not is_distributed():
             torch.distributed.init_process_group('gloo')
+        if env_cfg.get('tf32') is not None:
+            # Not `set_float32_matmul_precision`, which may change the bits of a CPU, too.
+            torch.backends.cuda.matmul.allow_tf32 = bool(env_cfg['tf32'])
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
