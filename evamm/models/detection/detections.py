@@ -64,7 +64,7 @@ def check_test_cfg(cfg: Mapping) -> None:
             raise ValueError(f'test_cfg.rcnn.{key}: expected {expected}, found {cfg.get(key)!r}.')
 
     share = (int, float)
-    threshold = cfg.get('score_thr', 0.0)
+    threshold = cfg.get('score_thr')
     check(isinstance(threshold, share) and threshold <= 1, 'score_thr', 'a number up to 1')
     threshold = cfg.get('maskness_thr')
     known = isinstance(threshold, share) and not isinstance(threshold, bool) and 0 < threshold < 1
@@ -80,6 +80,14 @@ def check_test_cfg(cfg: Mapping) -> None:
     )
     method = (soft or {}).get('method', METHODS[0])
     check(method in METHODS, 'soft_nms', f'a method of {METHODS}')
+    if soft:
+        return
+    nms = cfg.get('nms')
+    threshold = nms.get('iou_threshold') if isinstance(nms, Mapping) else None
+    known = isinstance(threshold, share) and 0 <= threshold <= 1
+    check(known, 'nms', 'a dict with an iou_threshold from 0 to 1, or soft_nms in its place')
+    known = isinstance(cfg.get('max_per_img'), int)
+    check(known, 'max_per_img', 'a whole number (-1: all), or soft_nms in its place')
 
 
 def maskness(probabilities: Tensor, threshold: float) -> Tensor:

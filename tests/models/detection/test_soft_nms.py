@@ -90,11 +90,22 @@ def test_maskness_is_the_mean_above_the_threshold() -> None:
         {'soft_nms': 'linear'},
         {'soft_nms': {'metod': 'linear'}},
         {'soft_nms': {'method': 'foo'}},
+        {'mask_format': 'png'},
+        {'score_thr': None},
+        {'nms': None},
+        {'nms': {'type': 'nms'}},
+        {'nms': {'iou_threshold': 50}},
+        {'max_per_img': None},
+        {'max_per_img': 0.5},
     ],
 )
 def test_settings_of_the_test_that_cannot_be_used(settings):
     good = {'score_thr': 0.05, 'maskness_thr': 0.5, 'soft_nms': {'method': 'linear', 'sigma': 0.5}}
     check_test_cfg(good)
+    check_test_cfg({**good, 'nms': None, 'max_per_img': None})  # soft-NMS asks for neither
     (key,) = settings
+    if key in ('nms', 'max_per_img'):
+        good = {'score_thr': 0.05, 'nms': {'iou_threshold': 0.5}, 'max_per_img': -1}
+        check_test_cfg(good)
     with pytest.raises(ValueError, match=f'test_cfg.rcnn.{key}: expected .*, found'):
         check_test_cfg({**good, **settings})
