@@ -129,8 +129,7 @@ def federated_curves(
     detections: dict[Any, list[dict]] = defaultdict(list)
     category_ids = np.asarray(truth.category_ids)
     for image in predictions:
-        scores = image.mask_scores if iou_type == 'segm' else image.scores
-        best = np.argsort(-scores, kind='stable')[:max_dets]
+        best = np.argsort(-image.scores, kind='stable')[:max_dets]
         counts = np.isin(category_ids[image.labels[best]], list(counting[image.image_id]))
         rows = list(image.rows(iou_type, truth.category_ids, best[counts].tolist()))
         for row in with_mask_areas(rows) if iou_type == 'segm' else rows:

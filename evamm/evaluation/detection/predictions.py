@@ -19,7 +19,6 @@ class ImagePredictions:
         scores: float32 [N].
         labels: int32 [N].
         runs: Compressed runs of the masks [N], None without masks.
-        mask_scores: float32 [N] where masks have scores of their own, else `scores`.
         size: (height, width) of the image.
     """
 
@@ -28,7 +27,6 @@ class ImagePredictions:
     scores: np.ndarray
     labels: np.ndarray
     runs: list[bytes] | None
-    mask_scores: np.ndarray
     size: tuple[int, int]
 
     @classmethod
@@ -40,15 +38,13 @@ class ImagePredictions:
             with_masks: Encode its masks, if it has any.
         """
         found = sample['pred_instances']
-        scores = _array(found['scores'], np.float32)
         masks = found.get('masks') if with_masks else None
         return cls(
             image_id=sample['img_id'],
             boxes=_array(found['bboxes'], np.float32).reshape(-1, 4),
-            scores=scores,
+            scores=_array(found['scores'], np.float32),
             labels=_array(found['labels'], np.int32),
             runs=None if masks is None else encode_masks(masks),
-            mask_scores=_array(found.get('mask_scores', scores), np.float32),
             size=tuple(sample['ori_shape'][:2]),
         )
 
@@ -63,7 +59,7 @@ class ImagePredictions:
             chosen: Numbers of the detections, all if None.
         """
         masks = iou_type == 'segm'
-        scores = (self.mask_scores if masks else self.scores).tolist()
+        scores = self.scores.tolist()
         labels = self.labels.tolist()
         # In double precision, as COCO's tools have them.
         boxes = self.boxes.astype(np.float64)

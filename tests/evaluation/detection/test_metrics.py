@@ -176,20 +176,6 @@ def test_classes_are_found_by_name_whatever_the_order_of_the_file(tmp_path):
         metric.dataset_meta = {**metric.dataset_meta, 'category_ids': [2, 4, 6, 9]}
 
 
-def test_maskness_changes_masks_only(tmp_path):
-    truth, samples = scenes(np.random.default_rng(8), images=15, classes=3)
-    path = tmp_path / 'truth.json'
-    path.write_text(json.dumps(truth))
-    plain = evaluated(CocoMetric(str(path), ['bbox', 'segm']), truth, samples)
-    rng = np.random.default_rng(0)
-    for sample in samples:
-        scores = rng.random(len(sample['pred_instances']['scores'])).astype(np.float32)
-        sample['pred_instances']['mask_scores'] = torch.from_numpy(scores)
-    scored = evaluated(CocoMetric(str(path), ['bbox', 'segm']), truth, samples)
-    assert scored['coco/bbox_mAP'] == plain['coco/bbox_mAP']
-    assert scored['coco/segm_mAP'] != plain['coco/segm_mAP']
-
-
 def test_predictions_can_be_written_where_there_are_no_annotations(tmp_path):
     truth, samples = scenes(np.random.default_rng(9), images=6, classes=3)
     path = tmp_path / 'truth.json'
