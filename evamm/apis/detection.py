@@ -30,18 +30,17 @@ from evamm.apis.transforms import test_pipeline
 from evamm.engine.runner.predictions import code_masks
 from evamm.registry import MODELS, TRANSFORMS
 
-# What the published figures of the best systems were measured with (COCO).
-SOFT_NMS = dict(
-    method='linear', iou_threshold=0.6, sigma=0.5, min_score=1e-3, class_wise=True, score_thr=0.0
-)
+# What the published figures of the best systems were measured with.
+SOFT_NMS = dict(method='linear', iou_threshold=0.6, sigma=0.5, min_score=1e-3, class_wise=True)
 MASKNESS_THR = 0.5
 
 
 class DetInferencer:
     """Finds objects in images, with any detector of mmdet that has an EVA trunk, or none.
 
-    Called as `mmdet.apis.DetInferencer`, with the same results; checkpoints of every dialect are
-    read, and none can run code.
+    The arguments that it has in common with `mmdet.apis.DetInferencer` mean the same, and so do the
+    keys of its predictions; docs/en/detection.md says what differs. Checkpoints of every dialect
+    are read, and none can run code.
 
     Args:
         model: Name of a detection model, config path, Config, or a model from `evamm.get_model`.
@@ -51,6 +50,7 @@ class DetInferencer:
             there is one, for a model built here.
         classes: Names of the classes, instead of those of the checkpoint or data set.
         img_size: Another input size in pixels, for a model built here.
+        show_progress: What `progress` of a call is if it is None.
 
     Raises:
         NotImplementedError: The model is no detector.
@@ -69,7 +69,9 @@ class DetInferencer:
         *,
         classes: Sequence[str] | None = None,
         img_size: int | None = None,
+        show_progress: bool | None = None,
     ) -> None:
+        self.show_progress = show_progress
         compat.require('mmdet')
         config = model._config if hasattr(model, '_config') else None
         name = type(model).__name__
@@ -122,8 +124,10 @@ class DetInferencer:
             batch_size: Images per forward pass.
             score_thr: Leave out what scores less. 0 gives all that the model's `test_cfg` lets by:
                 with soft-NMS as in the published systems, thousands of boxes and masks.
-            soft_nms: Soft-NMS instead of NMS: True as in the published systems, a dict for other
-                settings, False for NMS, None for what `test_cfg` says.
+            soft_nms: Soft-NMS instead of NMS: True as in the published systems (with COCO's classes
+                it takes boxes of any score, with LVIS's those above the `score_thr` of `test_cfg`),
+                a dict for other settings, above that `score_thr` unless it has its own; False for
+                NMS, None for what `test_cfg` says.
             maskness_thr: Multiply scores by the mean of the mask above this probability: True as
                 in the published systems (0.5), False not at all, None for what `test_cfg` says.
             out_dir: Folder for `vis/*.png` and `predictions.json`, a data set in COCO format.
@@ -151,6 +155,7 @@ class DetInferencer:
             ImageReadError: An image cannot be read; the message names it.
             ValueError: An option does not fit the others or the model.
         """
+        out_dir = out_dir or None  # mmdet's '' is no folder
         if return_datasamples and on_error != 'raise':
             raise ValueError("return_datasamples=True needs on_error='raise': no place for errors.")
         if ann_file is not None and (out_dir is None or no_save_pred):
@@ -188,7 +193,7 @@ class DetInferencer:
             lambda source: self._prepare(source, channel_order),
             batch_size,
             on_error=on_error,
-            progress=progress,
+            progress=self.show_progress if progress is None else progress,
         )
         # Who asks for mmdet's samples gets its masks; else codes, as bitmaps may fill the memory.
         mask_format = 'bitmap' if return_datasamples else 'rle'
@@ -258,7 +263,9 @@ class DetInferencer:
         before = head.test_cfg
         settings = ConfigDict(before, mask_format=mask_format)
         if soft_nms:
-            chosen = soft_nms if isinstance(soft_nms, dict) else {}
+            # LVIS's heads, of one sigmoid per class, keep their threshold.
+            every_score = {} if head.bbox_head[-1].loss_cls.use_sigmoid else {'score_thr': 0.0}
+            chosen = soft_nms if isinstance(soft_nms, dict) else every_score
             settings.soft_nms = {**SOFT_NMS, **chosen}
         elif soft_nms is False:
             settings.soft_nms = None

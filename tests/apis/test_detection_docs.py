@@ -2,6 +2,7 @@
 
 import json
 import re
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,25 @@ def test_inference_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(content['images']) == 2 and len(content['categories']) == 80
     with Image.open('out/vis/cat.png') as picture:
         assert np.asarray(picture).shape == (300, 451, 3)
+
+
+def test_what_differs_from_the_inferencer_of_mmdet() -> None:
+    """Every argument that is missing here, or has another default, stands on the page."""
+    from mmdet.apis import DetInferencer
+
+    listed = re.search(r'What differs:\n\n(.*?)\n\n', PAGE, re.DOTALL)[1]
+    words = set(re.findall(r'`(\w+)', listed))
+    for name in ('__init__', '__call__'):
+        ours = signature(getattr(evamm.DetInferencer, name)).parameters
+        theirs = signature(getattr(DetInferencer, name)).parameters
+        differ = {
+            key
+            for key, parameter in theirs.items()
+            if key not in ours or (ours[key].default or None) != (parameter.default or None)
+        }
+        assert differ - {'self', 'model', 'kwargs'} <= words, name
+    for key in ('draw_pred', 'palette', 'scope', 'no_save_pred', 'show_progress'):
+        assert key in words
 
 
 def test_the_parts_in_a_config_of_mmdet() -> None:
