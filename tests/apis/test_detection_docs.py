@@ -2,13 +2,14 @@
 
 import json
 import re
+from argparse import ArgumentParser
 from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from PIL import Image
 
 import evamm
@@ -208,6 +209,23 @@ def test_the_parts_in_a_config_of_mmdet() -> None:
     assert [tuple(level.shape[1:]) for level in maps] == [
         (256, side, side) for side in (256, 128, 64, 32, 16)
     ]
+
+
+def test_a_training_can_validate_as_the_official_ones() -> None:
+    """With the options of the page: plain NMS, at most 100 or 300 boxes per image."""
+    page = (ROOT / 'docs/en/detection_recipes.md').read_text()
+    (options,) = re.findall(r'`(--cfg-options model.test_cfg[^`]*)`', page)
+    parser = ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    chosen = parser.parse_args(options.split()).cfg_options
+    for name in ('base_p16_1536_16xb8_coco', 'large_p16_1536_16xb8_lvis'):
+        config = Config.fromfile(ROOT / f'configs/eva02_det/cascade_mask_rcnn_eva02_{name}.py')
+        assert config.model.test_cfg.rcnn.soft_nms
+        config.merge_from_dict(chosen)
+        head = evamm.get_model(config, device='meta').roi_head
+        head.check_test_cfg(head.test_cfg)
+        assert head.test_cfg.soft_nms is None and head.test_cfg.maskness_thr is None
+        assert head.test_cfg.max_per_img == (300 if 'lvis' in name else 100)
 
 
 def test_the_table_of_tests() -> None:
