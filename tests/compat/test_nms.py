@@ -84,14 +84,14 @@ def test_nms_of_half_precision_is_computed_in_single() -> None:
 
 
 def test_a_compiled_kernel_is_asked_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert module._compiled_nms('cpu') is None
+    assert module.compiled('nms', 'cpu') is None
     asked = []
 
-    def compiled(*args: object) -> torch.Tensor:
+    def kernel(*args: object) -> torch.Tensor:
         asked.append(args)
         return torch.tensor([1])
 
-    monkeypatch.setattr(module, '_compiled_nms', {'cpu': compiled}.get)
+    monkeypatch.setattr(module, 'compiled', lambda *key: {('nms', 'cpu'): kernel}[key])
     boxes, scores = random_boxes(5, seed=0)
     assert nms(boxes.half(), scores.half(), iou_threshold=0.5, offset=0).tolist() == [1]
     ((found, found_scores, threshold),) = asked
@@ -108,7 +108,7 @@ def test_nms_is_the_same_on_a_gpu(threshold: float) -> None:
     expected = nms(boxes, scores, iou_threshold=threshold, offset=0)
     assert nms(boxes.cuda(), scores.cuda(), threshold, 0).tolist() == expected.tolist()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, '_compiled_nms', lambda device_type: None)
+        patch.setattr(module, 'compiled', lambda *key: None)
         assert nms(boxes.cuda(), scores.cuda(), threshold, 0).tolist() == expected.tolist()
 
 

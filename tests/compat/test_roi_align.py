@@ -1,6 +1,7 @@
 """RoIAlign against its definition, sample by sample in double precision."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -225,9 +226,71 @@ def test_agrees_with_torchvision_where_its_operators_load() -> None:
         torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
 
 
+class Kernels:
+    """Stands for torchvision's operators, with their arguments in their order."""
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def find(self, name: str, device_type: str) -> Callable:
+        self.asked.append(name)
+        return {'roi_align': self.pool, '_roi_align_backward': self.spread}[name]
+
+    @staticmethod
+    def pool(
+        input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int, pooled_width: int,
+        sampling_ratio: int, aligned: bool,
+    ) -> Tensor:  # fmt: skip
+        assert input.dtype == rois.dtype  # else it raises
+        size = pooled_height, pooled_width
+        pooled = pool(input, rois, size, spatial_scale, sampling_ratio, MEAN, aligned)
+        return pooled.to(input.dtype)
+
+    @staticmethod
+    def spread(
+        grad: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int, pooled_width: int,
+        batch_size: int, channels: int, height: int, width: int, sampling_ratio: int, aligned: bool,
+    ) -> Tensor:  # fmt: skip
+        assert grad.dtype == rois.dtype
+        size = pooled_height, pooled_width
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, 'compiled', lambda *key: None)
+            inputs = grad.new_zeros(batch_size, channels, height, width).requires_grad_()
+            with torch.enable_grad():
+                output = RoIAlign.apply(
+                    inputs, rois, size, spatial_scale, sampling_ratio, MEAN, aligned
+                )
+            return torch.autograd.grad(output, inputs, grad)[0]
+
+
+@pytest.mark.parametrize('ratio', [0, 2])
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_compiled_kernels_are_asked_where_there_are_some(ratio, aligned, dtype, monkeypatch):
+    assert module.compiled('roi_align', 'cpu') is None
+    features, rois = random_features(dtype).requires_grad_(), torch.tensor(ROIS, dtype=dtype)
+
+    def compute(mode: int) -> tuple[Tensor, Tensor]:
+        output = RoIAlign.apply(features, rois, (2, 3), 0.25, ratio, mode, aligned)
+        return output, *torch.autograd.grad(output.float().square().sum(), features)
+
+    expected, largest = compute(MEAN), compute(MAXIMUM)
+    kernels = Kernels()
+    monkeypatch.setattr(module, 'compiled', kernels.find)
+    torch.testing.assert_close(compute(MEAN), expected, rtol=1e-2, atol=1e-2)
+    assert kernels.asked == ['roi_align', '_roi_align_backward']
+    torch.testing.assert_close(compute(MAXIMUM), largest)  # they know no maximum
+    monkeypatch.setattr(torch, 'are_deterministic_algorithms_enabled', lambda: True)
+    compute(MEAN)
+    assert kernels.asked == ['roi_align', '_roi_align_backward', 'roi_align']
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('plain', [True, False], ids=['plain', 'compiled'])
 @pytest.mark.parametrize('mode', [MEAN, MAXIMUM])
-def test_cuda_equals_cpu(mode: int) -> None:
+def test_cuda_equals_cpu(mode: int, plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if plain:
+        monkeypatch.setattr(module, 'compiled', lambda *key: None)
     results = []
     for device in ('cpu', 'cuda'):
         features = random_features(torch.float32).to(device).requires_grad_()

@@ -6,11 +6,10 @@ removes later boxes that overlap it too much. mmcv builds `batched_nms` on top o
 On a GPU torchvision's kernel does the same; without it every block waits for the device many times.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
-
 import torch
 from torch import Tensor
+
+from .torchvision_kernels import compiled
 
 __all__ = ['nms', 'nms_match']
 
@@ -31,9 +30,9 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
         `[K]` int64, by falling score; equal scores keep their order.
     """
     boxes = _as_real(bboxes)
-    compiled = _compiled_nms(boxes.device.type) if offset == 0 else None
-    if compiled is not None:
-        return compiled(boxes, scores.to(boxes.dtype), iou_threshold)
+    kernel = compiled('nms', boxes.device.type) if offset == 0 else None
+    if kernel is not None:
+        return kernel(boxes, scores.to(boxes.dtype), iou_threshold)
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
     alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
@@ -49,19 +48,6 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
         overlaps = pairwise_iou(boxes[kept], boxes[later], offset=offset) > iou_threshold
         alive[later[overlaps.any(dim=0)]] = False
     return order[alive]
-
-
-@lru_cache
-def _compiled_nms(device_type: str) -> Callable[[Tensor, Tensor, float], Tensor] | None:
-    """torchvision's operator on a GPU, if its release was made for this torch and has it."""
-    if device_type != 'cuda':
-        return None
-    import torchvision  # noqa: F401  loads its operators
-
-    name = 'torchvision::nms'
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(name, 'CUDA'):
-        return None
-    return torch.ops.torchvision.nms
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:

@@ -11,6 +11,8 @@ likewise a weighted sum of the bins over it, so that every number is written onc
 A maximum does not commute: its samples are `rows @ window @ columns^T` for the window of cells
 under a box. Boxes are worked off in chunks of similar size, which bounds the memory however dense
 the sampling is.
+
+On a GPU torchvision's kernels compute the mean; every chunk would wait for the device.
 """
 
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .torchvision_kernels import compiled
 
 __all__ = ['roi_align_backward', 'roi_align_forward']
 
@@ -59,6 +63,14 @@ def roi_align_forward(
         aligned: shift by half a cell; without it a box is at least one cell large.
     """
     pooled = (aligned_height, aligned_width)
+    kernel = compiled('roi_align', input.device.type) if pool_mode != _MAXIMUM else None
+    if kernel is not None:
+        dtype = _place_dtype(input.dtype)
+        mean = kernel(
+            input.to(dtype), rois.to(dtype), spatial_scale, *pooled, sampling_ratio, aligned
+        )
+        output.copy_(mean)
+        return
     boxes = _Boxes(rois, input.dtype, spatial_scale, aligned)
     cells = input.permute(0, 2, 3, 1).reshape(-1, input.shape[1])  # [N*H*W, C]
     if pool_mode != _MAXIMUM:
@@ -102,11 +114,22 @@ def roi_align_backward(
         argmax_y: `[K, C, PH, PW]` as written by the forward pass, for the maximum.
         argmax_x: likewise.
     """
+    pooled = (aligned_height, aligned_width)
+    kernel = None
+    # It adds in any order, so that the last bits differ from run to run.
+    if pool_mode != _MAXIMUM and not torch.are_deterministic_algorithms_enabled():
+        kernel = compiled('_roi_align_backward', grad_output.device.type)
+    if kernel is not None:
+        dtype = _place_dtype(grad_output.dtype)
+        grad_input += kernel(
+            grad_output.to(dtype), rois.to(dtype), spatial_scale, *pooled, *grad_input.shape,
+            sampling_ratio, aligned,
+        ).to(grad_input.dtype)  # fmt: skip
+        return
     boxes = _Boxes(rois, grad_output.dtype, spatial_scale, aligned)
     if pool_mode == _MAXIMUM:
         _scatter_maximum(grad_output, boxes, argmax_y, argmax_x, grad_input)
         return
-    pooled = (aligned_height, aligned_width)
     count, channels, height, width = grad_input.shape
     grad_cells = grad_output.new_zeros(count * height * width, channels, dtype=boxes.dtype)
     for bags in _bags(boxes, grad_input.shape, pooled, sampling_ratio):
@@ -125,18 +148,23 @@ def roi_align_backward(
     grad_input += grad_cells.to(grad_input.dtype)
 
 
+def _place_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for double features, else float32: half precision is too coarse for places."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 class _Boxes:
     """Boxes in units of cells, rows before columns.
 
     Attributes:
-        dtype: float64 for double features, else float32: half precision is too coarse for places.
+        dtype: That of places and weights.
         image: `[K]` int64, index of the image.
         start: `[K, 2]`, place of the top left corner.
         size: `[K, 2]`, height and width.
     """
 
     def __init__(self, rois: Tensor, dtype: torch.dtype, spatial_scale: float, aligned: bool):
-        self.dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        self.dtype = _place_dtype(dtype)
         rois = rois.to(self.dtype)
         corners = rois[:, [2, 1, 4, 3]] * spatial_scale - (0.5 if aligned else 0.0)
         self.image = rois[:, 0].long()
