@@ -9,8 +9,8 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=5000, save_best='coco/bbox_mAP', rule='greater'),
     visualization=dict(_delete_=True, type='DetVisualizationHook', draw=False),
 )
-# The heads run in float32. On a GPU their convolutions take TF32 by PyTorch's default; so did matrix
-# products in the releases up to 1.11, such as the 1.9 of EVA-01's official detector.
+# The heads run in float32. On a GPU their convolutions take TF32 by PyTorch's default; so did
+# matrix products in the releases up to 1.11, such as the 1.9 of EVA-01's official detector.
 env_cfg = dict(tf32=True)
 log_processor = dict(by_epoch=False)
 visualizer = dict(
