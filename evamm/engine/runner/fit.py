@@ -1,9 +1,11 @@
 """Do the data sets and the model fit together? Asked before the first batch."""
 
+import logging
 from itertools import zip_longest
 from typing import Any
 
 from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
@@ -46,7 +48,7 @@ def check_fit(runner: Runner, parts: tuple[str, ...]) -> None:
         return
     for name, (key, dataset) in datasets.items():
         check_dataset(dataset, key, num_classes, training=name == 'train', head=head)
-        _check_sizes(model, key, dataset)
+        _check_sizes(model, key, dataset, training=name == 'train')
     for name in ('val', 'test'):
         if name in datasets:
             _check_named_classes(model, *datasets[name])
@@ -65,10 +67,10 @@ def _check_named_classes(model: nn.Module, key: str, dataset: Any) -> None:
             check(names)
 
 
-def _check_sizes(model: nn.Module, key: str, dataset: Any) -> None:
+def _check_sizes(model: nn.Module, key: str, dataset: Any, *, training: bool) -> None:
     """Images larger than the square of the padding make squares that differ from batch to batch.
 
-    Smaller ones are filled up, in training most of them are.
+    Smaller ones are filled up. Where a crop lets none be as large, all of a training are.
     """
     square = getattr(getattr(model, 'data_preprocessor', None), 'pad_size', None)
     for part_key, part in single_datasets(dataset, key) if isinstance(square, int) else ():
@@ -78,6 +80,15 @@ def _check_sizes(model: nn.Module, key: str, dataset: Any) -> None:
             raise ConfigError(
                 f'{part_key}.pipeline makes images of {sizes[-1]} pixels, but '
                 f'model.data_preprocessor.pad_size is {square}: set both to the same number.'
+            )
+        if training and sizes and sizes[-1] < square:
+            print_log(
+                f'{part_key}.pipeline makes images of {sizes[-1]} pixels at most, and '
+                f'model.data_preprocessor.pad_size is {square}: all of them are filled up with '
+                'zeros, which costs time and memory; set both to the same number, or take a config '
+                'that is made for training.',
+                logger='current',
+                level=logging.WARNING,
             )
 
 
