@@ -2,13 +2,14 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
-import torch
 from torch import Tensor, nn
+
+from ..layers import without_autocast
 
 
 def head_precision(x: Tensor, autocast: bool) -> AbstractContextManager:
     """Switches autocast off, as the official detector does for all heads, unless it is wanted."""
-    return nullcontext() if autocast else torch.autocast(x.device.type, enabled=False)
+    return nullcontext() if autocast else without_autocast(x.device.type)
 
 
 def head_inputs(x: tuple[Tensor, ...], head: nn.Module, autocast: bool) -> tuple[Tensor, ...]:

@@ -1,6 +1,7 @@
 """Plain PyTorch layers of the EVA trunks. They know no registry and no config."""
 
 from .attention import Attention
+from .autocast import without_autocast
 from .block import Block
 from .drop_path import DropPath, draw_drop_path
 from .ffn import MLP, SwiGLU
@@ -25,4 +26,5 @@ __all__ = [
     'scale_grad',
     'window_partition',
     'window_unpartition',
+    'without_autocast',
 ]

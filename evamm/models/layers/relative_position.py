@@ -5,20 +5,14 @@ q w[x - x']``, with one table of vectors for each axis; the added terms are not 
 ``EVA-01/det/detectron2/modeling/backbone/{vit,utils}.py``.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .autocast import without_autocast
+
 # Up to this many tokens a matrix of all pairs is small, and faster than longer queries and keys.
 _MAX_MATRIX = 1024
-
-
-def _no_autocast(device_type: str) -> AbstractContextManager:
-    if not torch.amp.is_autocast_available(device_type):  # meta
-        return nullcontext()
-    return torch.autocast(device_type, enabled=False)
 
 
 def position_vectors(table: Tensor, side: int, resize: Tensor | None = None) -> Tensor:
@@ -39,7 +33,7 @@ def position_vectors(table: Tensor, side: int, resize: Tensor | None = None) -> 
     if resize is not None:
         # Weights of both signs: their sum must not be rounded to half precision.
         exact = torch.promote_types(table.dtype, torch.float32)
-        with _no_autocast(table.device.type):
+        with without_autocast(table.device.type):
             table = (resize.to(exact) @ table.to(exact)).to(table.dtype)  # [2g' - 1, d]
     if len(table) != 2 * side - 1:
         raise ValueError(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from evamm.registry import MODELS
 
-from ..layers import scale_grad
+from ..layers import scale_grad, without_autocast
 from .gather import at_least_float32, gather_features
 
 
@@ -71,7 +71,7 @@ class ContrastiveLoss(nn.Module):
         Returns:
             Scalar.
         """
-        with torch.autocast(image_features.device.type, enabled=False):
+        with without_autocast(image_features.device.type):
             images, texts = at_least_float32(image_features), at_least_float32(text_features)
             return self._loss(images, texts, logit_scale)
 

@@ -1,12 +1,12 @@
 """Pairwise sigmoid loss between images and texts."""
 
-import torch
 import torch.nn.functional as F
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from evamm.registry import MODELS
 
+from ..layers import without_autocast
 from .gather import at_least_float32, gather_features
 
 
@@ -47,7 +47,7 @@ class SigmoidLoss(nn.Module):
                 'SigmoidLoss needs a bias of the logits: set logit_bias=-10.0 (and '
                 'logit_scale=10.0) of the model.'
             )
-        with torch.autocast(image_features.device.type, enabled=False):
+        with without_autocast(image_features.device.type):
             images, texts = at_least_float32(image_features), at_least_float32(text_features)
             (all_texts,) = gather_features(texts, with_grad=True)
             logits = (logit_scale * images) @ all_texts.t() + logit_bias  # [b, B]
