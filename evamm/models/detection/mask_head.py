@@ -54,6 +54,7 @@ class ViTDetMaskHead(FCNMaskHead):
             loss_mask=dict(type='mmdet.CrossEntropyLoss', use_mask=True),
         )
         self.loss_weight = loss_weight
+        del self.loss_mask  # mmdet's; the loss is in `losses`
 
     def init_weights(self) -> None:
         """Draws the predictor as the official head does."""

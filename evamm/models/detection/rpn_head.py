@@ -79,6 +79,7 @@ class ViTDetRPNHead(RPNHead):
             init_cfg=init_cfg or dict(type='Normal', layer='Conv2d', std=0.01),
         )
         self.autocast = autocast
+        del self.loss_cls, self.loss_bbox  # mmdet's; the losses are in `loss_by_feat`
 
     def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Predicts from levels [B, C, h, w] objectness [B, A, h, w] and deltas [B, 4A, h, w]."""
@@ -166,11 +167,16 @@ class ViTDetRPNHead(RPNHead):
             batch_img_metas: ``img_shape`` of every image.
             cfg: Numbers and thresholds in place of ``test_cfg``.
             rescale: Boxes in pixels of the original image.
-            with_nms: Not used.
+            with_nms: mmdet's; there are no proposals without NMS.
 
         Returns:
             For every image ``bboxes`` [P, 4], ``scores`` [P] (probabilities), ``labels`` [P] (0).
+
+        Raises:
+            ValueError: If ``with_nms`` is False.
         """
+        if not with_nms:
+            raise ValueError('ViTDetRPNHead: with_nms=False is not supported; leave it True.')
         cfg = self.test_cfg if cfg is None else cfg
         candidates, scores, levels = [], [], []
         for level, (anchors, logits, deltas) in enumerate(

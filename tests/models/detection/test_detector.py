@@ -204,6 +204,14 @@ def test_heads_run_in_float32_under_autocast_unless_told_otherwise() -> None:
         assert seen == expected
 
 
+def test_heads_run_on_the_meta_device() -> None:
+    """Which has no autocast: sizes of a model are counted there."""
+    head = build(tiny_cfg()).rpn_head.to('meta')
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        scores, _ = head([torch.empty(1, DIMS, 4, 4, device='meta') for _ in range(5)])
+    assert scores[0].shape == (1, 3, 4, 4)
+
+
 def test_half_precision_weights_train() -> None:
     model = build(tiny_cfg()).train()
     data = model.data_preprocessor(batch(sample(*OBJECTS)), True)
@@ -212,6 +220,25 @@ def test_half_precision_weights_train() -> None:
     assert {value.dtype for value in losses.values()} == {torch.float32}
     sum(losses.values()).backward()
     assert model.roi_head.mask_head.conv_logits.weight.grad.dtype == torch.bfloat16
+
+
+def test_only_losses_that_act_are_shown() -> None:
+    """A model that is printed should not name others."""
+    model = build(tiny_cfg())
+    shown = {name for name, part in model.named_modules() if 'loss' in name.rpartition('.')[2]}
+    stages = [f'roi_head.bbox_head.{stage}' for stage in range(3)]
+    assert shown == {f'{stage}.loss_{part}' for stage in stages for part in ('cls', 'bbox')}
+
+
+def test_proposals_without_nms_are_refused() -> None:
+    model = build(tiny_cfg())
+    found = sample([], [])
+    data = model.data_preprocessor(batch(found), False)
+    outputs = model.rpn_head(model.extract_feat(data['inputs']))
+    options = dict(batch_img_metas=[found.metainfo])
+    assert len(model.rpn_head.predict_by_feat(*outputs, **options)[0])
+    with pytest.raises(ValueError, match='with_nms=False'):
+        model.rpn_head.predict_by_feat(*outputs, with_nms=False, **options)
 
 
 def test_plain_forward_gives_all_outputs() -> None:
