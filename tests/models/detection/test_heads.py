@@ -145,6 +145,26 @@ def test_bitmaps_are_averaged_within_the_box() -> None:
     assert (found.numpy() == expected.masks).all()
 
 
+def test_few_bitmaps_become_numbers_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    masks = BitmapMasks((rng.random((9, 30, 40)) < 0.5).astype(np.uint8), 30, 40)
+    corners = torch.rand(20, 2) * 15
+    boxes = torch.cat((corners, corners + 5 + torch.rand(20, 2) * 15), dim=1)
+    index = torch.randint(0, 9, (20,))
+    index[index == 4] = 5
+    expected = mask_targets(masks, boxes, index, 14)
+    counts, align = [], mask_head.roi_align
+
+    def watched(bitmaps: torch.Tensor, *args: object) -> torch.Tensor:
+        counts.append(len(bitmaps))
+        return align(bitmaps, *args)
+
+    monkeypatch.setattr(mask_head, 'roi_align', watched)
+    monkeypatch.setattr(mask_head, '_PASTE_PIXELS', 2 * 30 * 40)
+    assert torch.equal(mask_targets(masks, boxes, index, 14), expected)
+    assert max(counts) == 2 and sum(counts) == len(index.unique())
+
+
 @pytest.mark.parametrize('kind', [BitmapMasks, PolygonMasks])
 def test_no_boxes_no_masks(kind: type) -> None:
     masks = kind([], 20, 20)
