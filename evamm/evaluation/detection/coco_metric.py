@@ -17,9 +17,10 @@ from evamm.datasets.detection.annotations import no_garbage_collection
 from evamm.datasets.detection.bad_data import BadData, check_settings
 from evamm.registry import METRICS
 
-from .average_precision import Curves, evaluate, require_faster_coco_eval
+from .average_precision import Curves, require_faster_coco_eval
+from .by_category import curves_by_category
 from .ground_truth import OWNER, GroundTruth, Part
-from .predictions import ImagePredictions, with_mask_areas
+from .predictions import ImagePredictions
 
 IOU_TYPES = ('bbox', 'segm')
 
@@ -169,15 +170,7 @@ class CocoMetric(BaseMetric):
     def _evaluate(
         self, iou_type: str, predictions: Sequence[ImagePredictions], truth: Part
     ) -> dict[str, float]:
-        rows = [row for image in predictions for row in image.rows(iou_type, truth.category_ids)]
-        curves = evaluate(
-            truth.images,
-            truth.rows(iou_type),
-            with_mask_areas(rows) if iou_type == 'segm' else rows,
-            truth.category_ids,
-            iou_type,
-            self.max_dets,
-        )
+        curves = curves_by_category(iou_type, predictions, truth, self.max_dets)
         values = {
             'mAP': curves.average_precision(),
             'mAP_50': curves.average_precision(0.5),
@@ -208,13 +201,15 @@ class CocoMetric(BaseMetric):
         return values
 
     def _write(self, iou_type: str, predictions: Sequence[ImagePredictions], truth: Part) -> None:
-        rows = [row for image in predictions for row in image.rows(iou_type, truth.category_ids)]
-        for row in rows:
-            row.pop('area', None)
-            if iou_type == 'segm':
-                # pycocotools would take the areas of boxes for those of masks.
-                row.pop('bbox')
-                row['segmentation']['counts'] = row['segmentation']['counts'].decode()
+        texts = []  # rows take ten times as much memory
+        for image in predictions:
+            for row in image.rows(iou_type, truth.category_ids):
+                row.pop('area', None)
+                if iou_type == 'segm':
+                    # pycocotools would take the areas of boxes for those of masks.
+                    row.pop('bbox')
+                    row['segmentation']['counts'] = row['segmentation']['counts'].decode()
+                texts.append(json.dumps(row))
         path = f'{self.outfile_prefix}.{iou_type}.json'
-        fileio.put_text(json.dumps(rows), path, backend_args=self.backend_args)
+        fileio.put_text(f'[{", ".join(texts)}]', path, backend_args=self.backend_args)
         print_log(f'The predictions are in {path}.', logger='current')

@@ -1,18 +1,14 @@
 """LVIS's average precision, without the `lvis` package."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from evamm.datasets.checks import DataError
 from evamm.registry import METRICS
 
-from .average_precision import Curves, evaluate
+from .by_category import curves_by_category
 from .coco_metric import CocoMetric
 from .ground_truth import GroundTruth, Part
-from .predictions import ImagePredictions, with_mask_areas
+from .predictions import ImagePredictions
 
 _GROUPS = ('r', 'c', 'f')
 
@@ -27,9 +23,6 @@ class LVISMetric(CocoMetric):
 
     Gives `bbox_AP`, `bbox_AP50`, `AP75`, `APs`, `APm`, `APl`, and `APr`, `APc`, `APf` of rare,
     common and frequent categories; the same for `segm`, not rounded.
-
-    Every category is evaluated on its own, with the images in which it counts: all images times
-    all categories, as the official tool has them, are 24 million pairs, nearly all of them empty.
 
     Args:
         ann_file: Annotation file of the data set.
@@ -91,7 +84,7 @@ class LVISMetric(CocoMetric):
     def _evaluate(
         self, iou_type: str, predictions: Sequence[ImagePredictions], truth: Part
     ) -> dict[str, float]:
-        curves = federated_curves(iou_type, predictions, truth, self.max_dets)
+        curves = curves_by_category(iou_type, predictions, truth, self.max_dets, federated=True)
         values = {
             'AP': curves.average_precision(),
             'AP50': curves.average_precision(0.5),
@@ -107,64 +100,3 @@ class LVISMetric(CocoMetric):
         if self.classwise:
             values.update(self._of_classes(iou_type, curves, truth.names))
         return {f'{iou_type}_{key}': value for key, value in values.items()}
-
-
-def federated_curves(
-    iou_type: str, predictions: Sequence[ImagePredictions], truth: Part, max_dets: int
-) -> Curves:
-    """Precision and recall of every category on the images in which it counts.
-
-    Args:
-        iou_type: 'bbox' or 'segm'.
-        predictions: Detections of every image.
-        truth: Annotations of these images.
-        max_dets: Detections of an image that count.
-    """
-    annotations: dict[Any, list[dict]] = defaultdict(list)
-    counting = {image['id']: set(image.get('neg_category_ids', ())) for image in truth.images}
-    for row in truth.rows(iou_type):
-        if row['area'] > 0:  # the official tool overlooks what has no area
-            annotations[row['category_id']].append(row)
-            counting[row['image_id']].add(row['category_id'])
-    detections: dict[Any, list[dict]] = defaultdict(list)
-    category_ids = np.asarray(truth.category_ids)
-    for image in predictions:
-        best = np.argsort(-image.scores, kind='stable')[:max_dets]
-        counts = np.isin(category_ids[image.labels[best]], list(counting[image.image_id]))
-        rows = list(image.rows(iou_type, truth.category_ids, best[counts].tolist()))
-        for row in with_mask_areas(rows) if iou_type == 'segm' else rows:
-            if row['area'] > 0:
-                detections[row['category_id']].append(row)
-    images = {image['id']: image for image in truth.images}
-    curves = [
-        _category_curves(
-            iou_type, number, annotations[number], detections[number], images, max_dets
-        )
-        for number in truth.category_ids
-    ]
-    return Curves(
-        precision=np.concatenate([curve.precision for curve in curves], axis=2),
-        recall=np.concatenate([curve.recall for curve in curves], axis=1),
-    )
-
-
-def _category_curves(
-    iou_type: str,
-    category_id: int,
-    annotations: list[dict],
-    detections: list[dict],
-    images: dict[Any, dict],
-    max_dets: int,
-) -> Curves:
-    if not annotations:
-        return Curves(np.full((10, 101, 1, 4), -1.0), np.full((10, 1, 4), -1.0))
-    present = sorted({row['image_id'] for rows in (annotations, detections) for row in rows})
-    return evaluate(
-        [images[number] for number in present],
-        annotations,
-        detections,
-        [category_id],
-        iou_type,
-        max_dets,
-        federated=True,
-    )

@@ -1,6 +1,6 @@
 """Predictions of detectors: kept small, written in COCO's format."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class ImagePredictions:
         )
 
     def rows(
-        self, iou_type: str, category_ids: Sequence[int], chosen: Iterable[int] | None = None
+        self, iou_type: str, category_ids: Sequence[int], chosen: np.ndarray | None = None
     ) -> Iterator[dict[str, Any]]:
         """Detections in COCO's format.
 
@@ -58,25 +58,24 @@ class ImagePredictions:
             category_ids: Id of the category of every label.
             chosen: Numbers of the detections, all if None.
         """
-        masks = iou_type == 'segm'
-        scores = self.scores.tolist()
-        labels = self.labels.tolist()
+        if chosen is None:
+            chosen = np.arange(len(self.scores))
         # In double precision, as COCO's tools have them.
-        boxes = self.boxes.astype(np.float64)
+        boxes = self.boxes[chosen].astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
-        areas = (boxes[:, 2] * boxes[:, 3]).tolist()
-        boxes = boxes.tolist()
-        for number in range(len(scores)) if chosen is None else chosen:
+        columns = (chosen, self.labels[chosen], self.scores[chosen], boxes[:, 2] * boxes[:, 3])
+        columns = (column.tolist() for column in (*columns, boxes))
+        for number, label, score, area, box in zip(*columns, strict=True):
             row = {
                 'image_id': self.image_id,
-                'category_id': category_ids[labels[number]],
-                'bbox': boxes[number],
-                'score': scores[number],
+                'category_id': category_ids[label],
+                'bbox': box,
+                'score': score,
             }
-            if masks:
+            if iou_type == 'segm':
                 row['segmentation'] = {'size': list(self.size), 'counts': self.runs[number]}
             else:
-                row['area'] = areas[number]
+                row['area'] = area
             yield row
 
 
