@@ -34,7 +34,8 @@ model = dict(
         ),
     ),
     neck=dict(in_channels=1024),
-    # Soft-NMS in place of NMS, no limit per image; scores times the sureness of the masks.
+    # Soft-NMS in place of NMS, no limit per image; scores times the mean of the mask
+    # probabilities above 0.5.
     test_cfg=dict(
         rcnn=dict(
             soft_nms=dict(method='linear', iou_threshold=0.6, class_wise=True),

@@ -8,5 +8,5 @@ Command: bash tools/dist_test.sh \
 
 _base_ = './cascade_mask_rcnn_eva02_large_p16_m38m_o365_1536_8xb8_coco.py'
 
-# Scores times the sureness of the masks: better masks, less good boxes.
+# Scores times the mean of the mask probabilities above 0.5: better masks, less good boxes.
 model = dict(test_cfg=dict(rcnn=dict(maskness_thr=0.5)))

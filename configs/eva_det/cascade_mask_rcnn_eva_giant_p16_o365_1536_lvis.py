@@ -5,8 +5,9 @@ Expected: box AP 62.17, mask AP 54.98 on LVIS v1 val (NMS).
 Command: bash tools/dist_test.sh \
     configs/eva_det/cascade_mask_rcnn_eva_giant_p16_o365_1536_lvis.py CHECKPOINT 8
 
-The tables of relative positions stay those of 1280 pixels, the size of the training, and are
-extrapolated.
+For testing; train with cascade_mask_rcnn_eva_giant_p16_o365_1280_64xb1_lvis.py, whose crops have
+1280 pixels: here they would be filled up to 1536. The tables of relative positions stay those of
+1280 pixels and are extrapolated.
 """
 
 _base_ = './cascade_mask_rcnn_eva_giant_p16_o365_1280_64xb1_lvis.py'
@@ -18,20 +19,14 @@ model = dict(
         rcnn=dict(
             score_thr=0.001,
             max_per_img=1000,
-            # Scores times the sureness of the masks.
+            # Scores times the mean of the mask probabilities above 0.5.
             maskness_thr=0.5,
         )
     ),
 )
 
-test_pipeline = [
-    dict(type='evamm.LoadImageFromFile', orientation=True),
-    dict(type='evamm.ResizeLongestEdge', size=1536, backend='pillow'),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
-]
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].size = 1536
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 

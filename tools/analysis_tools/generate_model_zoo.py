@@ -47,7 +47,7 @@ DET_NOTES = """\
 - *Box AP*, *mask AP* (%): the authors', measured as `tools/test.py` does with the config beside it
   and their file, on COCO val2017 or LVIS v1 val. In brackets on LVIS: rare / common / frequent
   classes. Where the mask AP has a config of its own (*masks*), the authors measured both apart:
-  scores are multiplied with the sureness of the masks for one and not for the other.
+  with maskness (scores times the mean of the mask probabilities above 0.5) and without.
 - *Official*: box / mask AP in the table of the authors' README, and whether it is of the averaged
   weights (EMA). Two files of one training: one for boxes, a later one for masks.
 """

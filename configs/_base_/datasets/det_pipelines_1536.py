@@ -1,32 +1,10 @@
-"""Pipelines of detection at 1536 pixels: large-scale jitter, longer side of 1536 in the test."""
+"""Pipelines of detection at 1536 pixels: those of `det_pipelines_1024.py` at another size."""
 
-# Turned upright by its EXIF data, as in the official code.
-_load = dict(type='evamm.LoadImageFromFile', orientation=True)
+_base_ = './det_pipelines_1024.py'
 
-train_pipeline = [
-    _load,
-    dict(type='evamm.LoadDetAnnotations', with_mask=True),
-    dict(type='evamm.RandomDetFlip', prob=0.5),
-    # Boxes are put around what the crop left of the masks.
-    dict(type='evamm.LargeScaleJitter', size=1536, scale_range=(0.1, 2.0), recompute_boxes=True),
-    dict(type='PackDetInputs'),
-]
-
-# Without masks; boxes are cut to the crop.
-train_pipeline_boxes = [
-    _load,
-    dict(type='evamm.LoadDetAnnotations'),
-    dict(type='evamm.RandomDetFlip', prob=0.5),
-    dict(type='evamm.LargeScaleJitter', size=1536, scale_range=(0.1, 2.0), recompute_boxes=False),
-    dict(type='PackDetInputs'),
-]
-
-test_pipeline = [
-    _load,
-    # Pillow's bits. 'torch' takes half the time and may differ by one grey level of 255.
-    dict(type='evamm.ResizeLongestEdge', size=1536, backend='pillow'),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[3].size = 1536
+train_pipeline_boxes = _base_.train_pipeline_boxes
+train_pipeline_boxes[3].size = 1536
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].size = 1536

@@ -13,7 +13,7 @@ because the official detectors (forks of detectron2) differ:
 - Proposals (:mod:`.rpn_head`): ranked by logit; empty ones go before NMS.
 - Levels (:mod:`.roi_extractor`) and mask targets (:mod:`.mask_head`): other small constants.
 - Results (:mod:`.detections`, :mod:`.soft_nms`): mean of probabilities, not of logits; Soft-NMS in
-  place of NMS and of the limit per image; maskness; boxes are cut at the rim of the original image.
+  place of NMS and of the limit per image; maskness; boxes are clipped to the original image.
 - Start (:mod:`.bbox_head`, :mod:`.mask_head`): fully connected layers and mask predictor.
 - Precision (:mod:`.precision`): all heads in float32, whatever the trunk runs in.
 """

@@ -25,7 +25,7 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, size: Tensor) -> Tensor:
-    """Cuts boxes [..., 4] at the rim of an image of `size` [..., 2] (height, width)."""
+    """Clips boxes [..., 4] to an image of `size` [..., 2] (height, width)."""
     limit = size.flip(-1)
     limit = torch.cat((limit, limit), dim=-1).to(boxes)  # width, height, width, height
     return torch.minimum(boxes.clamp(min=0), limit)
@@ -46,7 +46,7 @@ class BoxDeltaCoder(BaseBBoxCoder):
     """Shift of the centre in box sizes and logarithm of the growth, times weights.
 
     As mmdet's ``DeltaXYWHBBoxCoder`` with ``target_stds = 1 / weights``, but only growth is
-    limited when boxes are decoded, not shrinking, and nothing is cut at the rim of the image.
+    limited when boxes are decoded, not shrinking, and nothing is clipped to the image.
     Official: ``detectron2/modeling/box_regression.py``.
 
     Args:

@@ -221,7 +221,7 @@ class ViTDetCascadeRoIHead(CascadeRoIHead):
         return self.mask_head.losses(logits, targets)
 
     def _cascade(self, x: tuple[Tensor, ...], rois: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean probabilities [R, K + 1] and final boxes [R, 4], not cut at the rim."""
+        """Mean probabilities [R, K + 1] and final boxes [R, 4], not clipped to the image."""
         probabilities, deltas = 0, None
         for stage, head in enumerate(self.bbox_head):
             if stage > 0:

@@ -1,4 +1,4 @@
-"""Overlaps, deltas, and cutting boxes at the rim."""
+"""Overlaps, deltas, and clipping boxes to an image."""
 
 import math
 
