@@ -33,6 +33,10 @@ class ViTDetMaskHead(FCNMaskHead):
         num_convs: 3x3 convolutions.
         norm_cfg: Norm of the convolutions.
         loss_weight: Factor of the loss.
+        predictor_std: Standard deviation of the initial weights of the last layer. With few
+            channels and a high rate the official 0.001 is too little: most pixels are background,
+            so that the first steps make all these weights negative, and after a ReLU the inside
+            of a mask then rests on the slow bias alone. Masks stay too fat for a long time.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class ViTDetMaskHead(FCNMaskHead):
         *,
         norm_cfg: dict | None = None,
         loss_weight: float = 1.0,
+        predictor_std: float = 0.001,
     ) -> None:
         super().__init__(
             num_convs=num_convs,
@@ -55,11 +60,12 @@ class ViTDetMaskHead(FCNMaskHead):
         )
         self.loss_weight = loss_weight
         del self.loss_mask  # mmdet's; the loss is in `losses`
+        self.predictor_std = predictor_std
 
     def init_weights(self) -> None:
         """Draws the predictor as the official head does."""
         super().init_weights()
-        nn.init.normal_(self.conv_logits.weight, std=0.001)
+        nn.init.normal_(self.conv_logits.weight, std=self.predictor_std)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mask logits of pooled maps [N, C, s, s].

@@ -43,6 +43,7 @@ def test_norms_of_the_heads_have_the_official_eps() -> None:
 def test_initial_weights() -> None:
     head = in_mmdet(ViTDetBBoxHead, 30, 16, 32, 256)
     mask = in_mmdet(ViTDetMaskHead, 30, 16, 32)
+    wider = in_mmdet(ViTDetMaskHead, 30, 16, 32, predictor_std=0.1)
     fan_in = 32 * 49
     expected = {
         head.shared_fcs[0].weight: fan_in**-0.5,  # uniform in +- sqrt(3 / fan in)
@@ -52,6 +53,7 @@ def test_initial_weights() -> None:
         mask.convs[1].conv.weight: (2 / (32 * 9)) ** 0.5,
         mask.upsample.weight: (2 / (32 * 4)) ** 0.5,
         mask.conv_logits.weight: 0.001,
+        wider.conv_logits.weight: 0.1,
     }
     for weight, std in expected.items():
         assert weight.std().item() == pytest.approx(std, rel=0.1)
