@@ -1,10 +1,10 @@
-"""cascade_mask_rcnn_eva02_tiny_digits.py, tested with soft-NMS in place of NMS.
+"""cascade_mask_rcnn_eva02_tiny_digits_192px.py, tested with soft-NMS in place of NMS.
 
 Command: python tools/test.py configs/digits/cascade_mask_rcnn_eva02_tiny_digits_soft_nms.py \
-    work_dirs/cascade_mask_rcnn_eva02_tiny_digits/iter_2300.pth
+    work_dirs/cascade_mask_rcnn_eva02_tiny_digits/iter_3900.pth
 """
 
-_base_ = './cascade_mask_rcnn_eva02_tiny_digits.py'
+_base_ = './cascade_mask_rcnn_eva02_tiny_digits_192px.py'
 
 # No threshold of the scores, no limit per image; COCO's protocol takes the best 100.
 model = dict(

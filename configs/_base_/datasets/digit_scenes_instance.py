@@ -1,7 +1,7 @@
 """Scenes of up to four digits that overlap, with masks: 2,000 to train on, 300 each to choose on
 (val) and to report (test).
 
-They have 96 pixels and are shown at 192: their strokes are thinner than a patch.
+They have 96 pixels and are shown at 144: their strokes are thinner than a patch.
 
 Write them with: python tools/dataset_converters/digits.py data/digits --task detection
 """
@@ -13,13 +13,13 @@ train_pipeline = [
     dict(type='evamm.LoadImageFromFile'),
     dict(type='evamm.LoadDetAnnotations', with_mask=True),
     # Digits have no mirror image, and small ones cannot be read.
-    dict(type='evamm.LargeScaleJitter', size=192, scale_range=(0.75, 1.35), recompute_boxes=True),
+    dict(type='evamm.LargeScaleJitter', size=144, scale_range=(0.75, 1.35), recompute_boxes=True),
     dict(type='PackDetInputs'),
 ]
 
 test_pipeline = [
     dict(type='evamm.LoadImageFromFile'),
-    dict(type='evamm.ResizeLongestEdge', size=192, backend='pillow'),
+    dict(type='evamm.ResizeLongestEdge', size=144, backend='pillow'),
     dict(
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
@@ -67,23 +67,11 @@ val_evaluator = dict(
 )
 
 test_dataloader = dict(
-    batch_size=10,
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    val_dataloader,
     dataset=dict(
-        type='evamm.CocoDataset',
-        data_root=data_root,
+        val_dataloader['dataset'],
         ann_file='annotations/instances_test.json',
         data_prefix=dict(img='test/'),
-        metainfo=dict(classes=classes),
-        test_mode=True,
-        pipeline=test_pipeline,
     ),
 )
-test_evaluator = dict(
-    type='evamm.CocoMetric',
-    ann_file=f'{data_root}/annotations/instances_test.json',
-    metric=['bbox', 'segm'],
-)
+test_evaluator = dict(val_evaluator, ann_file=f'{data_root}/annotations/instances_test.json')
