@@ -162,7 +162,8 @@ class Annotations:
         bad: Takes note of what is wrong.
         with_mask: Every annotation needs a segmentation.
         check_files: Look whether the images exist.
-        with_ignored: Also those whose own flag says `ignore`; pycocotools evaluates them.
+        for_evaluation: Also what only a training has no use for and pycocotools evaluates: those
+            whose own flag says `ignore`, boxes without area or outside of their image.
     """
 
     def __init__(
@@ -174,13 +175,13 @@ class Annotations:
         *,
         with_mask: bool,
         check_files: bool,
-        with_ignored: bool = False,
+        for_evaluation: bool = False,
     ) -> None:
         self.data = data
         self._labels = labels
         self._bad = bad
         self._with_mask = with_mask
-        self._with_ignored = with_ignored
+        self._for_evaluation = for_evaluation
         self._entries = self._usable_images(image_path, check_files)
         self._rows = data['annotations']
 
@@ -233,12 +234,14 @@ class Annotations:
         for number in image.rows:
             row = self._rows[number]
             label = self._labels.get(value_of(row, 'category_id'), UNLISTED)
-            if label == NO_CLASS or (row.get('ignore', 0) and not self._with_ignored):
+            if label == NO_CLASS or (row.get('ignore', 0) and not self._for_evaluation):
                 continue
             problem = None
             if label == UNLISTED:
                 problem = 'annotations of a category that is not listed'
-            problem = problem or box_problem(row.get('bbox'), height, width)
+            problem = problem or box_problem(
+                row.get('bbox'), height, width, for_evaluation=self._for_evaluation
+            )
             if problem is None and (row.get('iscrowd') or 0) not in (0, 1):
                 problem = 'annotations whose iscrowd is neither 0 nor 1'
             if problem is None and self._with_mask:

@@ -27,8 +27,16 @@ def _is_length(value: Any) -> bool:
     return isinstance(value, (int, float)) and value > 0 and value % 1 == 0
 
 
-def box_problem(box: Any, height: int, width: int) -> str | None:
-    """Why [x, y, width, height] cannot be used; None if it can."""
+def box_problem(box: Any, height: int, width: int, *, for_evaluation: bool = False) -> str | None:
+    """Why [x, y, width, height] cannot be used; None if it can.
+
+    Args:
+        box: The box.
+        height: Of the image.
+        width: Of the image.
+        for_evaluation: Boxes without area or outside of the image can be used: pycocotools counts
+            them as objects that were not found.
+    """
     if box is None:
         return 'annotations without a box'
     try:
@@ -40,6 +48,8 @@ def box_problem(box: Any, height: int, width: int) -> str | None:
         return 'boxes that are not four numbers'
     if box_width < 0 or box_height < 0:
         return 'boxes of negative size'
+    if for_evaluation and finite:
+        return None
     if not area or not finite:
         return 'boxes without area'
     return None if inside else 'boxes outside of their image'

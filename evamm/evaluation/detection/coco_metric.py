@@ -34,7 +34,8 @@ class CocoMetric(BaseMetric):
     that were not predicted do not count: a part of a data set can be evaluated.
 
     The annotation file is read and checked once, when a run begins, by the rules of the data sets:
-    what they leave out is not looked for either.
+    what cannot be used is not looked for either. Boxes without area or outside of their image,
+    which a training leaves out, count as objects that were not found, as with pycocotools.
 
     Args:
         ann_file: Annotation file of the data set.

@@ -94,7 +94,7 @@ class GroundTruth:
             bad,
             with_mask=self._with_mask,
             check_files=False,
-            with_ignored=True,
+            for_evaluation=True,
         )
         images, kept = [], []
         for image in annotations.images():

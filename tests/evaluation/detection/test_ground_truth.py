@@ -46,7 +46,7 @@ def case(tmp_path):
 PROBLEMS = {
     'annotations without a box': lambda row: row.pop('bbox'),
     'boxes that are not four numbers': lambda row: row.update(bbox=[str(v) for v in row['bbox']]),
-    'boxes without area': lambda row: row.update(bbox=[5, 5, 0, 9]),
+    'boxes without area': lambda row: row.update(bbox=[5, 5, float('nan'), 9]),
     'annotations without a mask': lambda row: row.update(segmentation=None),
     'masks of another size': lambda row: row['segmentation'].update(size=[120, 161]),
     'annotations whose iscrowd is neither 0 nor 1': lambda row: row.update(iscrowd='0'),

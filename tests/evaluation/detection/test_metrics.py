@@ -43,6 +43,9 @@ def by_pycocotools(path, predictions, iou_type, max_dets=100):
 def test_coco_numbers_are_those_of_pycocotools(tmp_path, seed):
     """With crowds, images without annotations or detections, equal scores and all sizes."""
     truth, samples = scenes(np.random.default_rng(seed), images=30, classes=5)
+    # No use for a training, but objects that are not found.
+    truth['annotations'][3]['bbox'][2] = 0
+    truth['annotations'][8]['bbox'][0] = 5000
     path = tmp_path / 'truth.json'
     path.write_text(json.dumps(truth))
     metric = CocoMetric(str(path), ['bbox', 'segm'], outfile_prefix=str(tmp_path / 'found'))
