@@ -3,7 +3,9 @@
 The official detector with the data set exchanged and the model made small: width 128, 4 blocks,
 8-pixel patches on scenes of 96 pixels that are shown at 144; heads of 32 channels. The trunk starts
 from eva02_mim_tiny_digits.py.
-Expected: see docs/en/digits_detection.md.
+Expected: box AP 79.3, mask AP 67.7 on 300 scenes of digits never seen in training; 81.7 and 73.5
+    with cascade_mask_rcnn_eva02_tiny_digits_seg.py. See docs/en/digits_detection.md.
+Hardware: 2 CPU cores; two processes need three quarters of an hour.
 Command: python tools/train.py configs/digits/cascade_mask_rcnn_eva02_tiny_digits.py
 Total batch: 1 process x 4 images = 4, or 2 x 2 by tools/dist_train.sh and
     --cfg-options train_dataloader.batch_size=2; 3,900 steps are 15,600 images.
