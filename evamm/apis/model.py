@@ -181,8 +181,11 @@ def classes_go_by_id(config: Config, classes: Sequence[str] | None) -> bool:
     So it is in LVIS and Objects365, whose names are written in more than one way, unless a config,
     a checkpoint or a user gives other names.
     """
-    own, dataset_class = _test_dataset(config)
-    if classes is None or 'classes' in own or not getattr(dataset_class, 'CLASSES_BY_ID', False):
+    dataset = _test_dataset(config)
+    if classes is None or _own_meta(dataset).get('classes'):
+        return False
+    dataset_class = _class_of(dataset, config)
+    if not getattr(dataset_class, 'CLASSES_BY_ID', False):
         return False
     return tuple(classes) == tuple(dataset_class.METAINFO['classes'])
 
@@ -322,21 +325,32 @@ def _dataset_meta(checkpoint_meta: dict[str, Any], config: Config) -> dict[str, 
         return dict(stored)
     if _are_names(checkpoint_meta.get('CLASSES')):  # files of mmcls 0.x
         return {'classes': checkpoint_meta['CLASSES']}
-    own, dataset_class = _test_dataset(config)
-    return own if own.get('classes') else dict(getattr(dataset_class, 'METAINFO', None) or {})
+    dataset = _test_dataset(config)
+    own = _own_meta(dataset)
+    if own.get('classes'):
+        return own
+    return dict(getattr(_class_of(dataset, config), 'METAINFO', None) or {})
 
 
-def _test_dataset(config: Config) -> tuple[dict[str, Any], type | None]:
-    """What a config says about the classes of its test data set, and the class of that set."""
-    dataset = (config.get('test_dataloader') or {}).get('dataset')
-    while dataset is not None and 'dataset' in dataset:  # RepeatDataset and its kin
+def _test_dataset(config: Config) -> dict[str, Any]:
+    """Config of the data set that a model is tested on; empty if there is none."""
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:  # RepeatDataset and its kin
         dataset = dataset['dataset']
-    if dataset is None:
-        return {}, None
-    from mmpretrain.registry import DATASETS
+    return dataset
+
+
+def _own_meta(dataset: dict[str, Any]) -> dict[str, Any]:
+    return dict(dataset.get('metainfo') or {})
+
+
+def _class_of(dataset: dict[str, Any], config: Config) -> type | None:
+    if not dataset:
+        return None
+    from mmpretrain.registry import DATASETS  # imports all data sets
 
     with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmpretrain'):
-        return dict(dataset.get('metainfo') or {}), DATASETS.get(dataset['type'])
+        return DATASETS.get(dataset['type'])
 
 
 def _are_names(value: object) -> bool:

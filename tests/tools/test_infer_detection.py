@@ -1,6 +1,7 @@
 """tools/infer.py with a detector, run as a user runs it."""
 
 import json
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,7 @@ REPO = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A detector, its checkpoint, and four scenes with annotations."""
-    namespace: dict = {}
-    exec((REPO / 'tests/apis/detectors.py').read_text(), namespace)
+    namespace = runpy.run_path(str(REPO / 'tests/apis/detectors.py'))
     monkeypatch.chdir(tmp_path)
     namespace['make_scenes'](tmp_path / 'scenes')
     (tmp_path / 'detector.py').write_text(namespace['MASK_RCNN'])
